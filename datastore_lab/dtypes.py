@@ -1,0 +1,102 @@
+"""The canonical table of array types: their names, and which of them can be stored.
+
+A type's canonical name is numpy's own type string (``"<f8"``, ``"<M8[ns]"``, ``"|S5"``), ``"T"`` for
+variable-length text, or a JSON list of fields for a structured type.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from datastore_lab.errors import Corrupt, NotStorable
+
+STRING = "T"
+"""Canonical name of `numpy.dtypes.StringDType`."""
+
+
+def name(dtype: np.dtype[Any]) -> str:
+    """Give the canonical name of a type.
+
+    Raises
+    ------
+    NotStorable
+        For object arrays and for void types with titles, which have no portable meaning.
+
+    Examples
+    --------
+    >>> name(np.dtype("f8")), name(np.dtype([("x", "i4"), ("y", "f8", (2,))]))
+    ('<f8', '[["x", "<i4"], ["y", "<f8", [2]]]')
+    """
+    check(dtype)
+    if dtype.kind == "T":
+        return STRING
+    if dtype.names is None:
+        return dtype.str
+    return json.dumps(_fields(dtype))
+
+
+def parse(text: str) -> np.dtype[Any]:
+    """Give the type of a canonical name.
+
+    Raises
+    ------
+    Corrupt
+        If it is not one.
+
+    Examples
+    --------
+    >>> parse('[["x", "<i4"]]')
+    dtype([('x', '<i4')])
+    """
+    try:
+        if text == STRING:
+            return np.dtypes.StringDType()
+        dtype = _structured(json.loads(text)) if text.startswith(("[", "{")) else np.dtype(text)
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        raise Corrupt(f"{text!r} is not the name of an array type", key=text) from error
+    if dtype.hasobject:
+        raise Corrupt(f"{text!r} names an object type, which no store holds", key=text)
+    return dtype
+
+
+def check(dtype: np.dtype[Any]) -> None:
+    """Refuse types that no store can hold."""
+    if dtype.kind == "T":
+        return
+    if dtype.hasobject:
+        raise NotStorable(
+            f"arrays of Python objects ({dtype}) can't be stored; convert to text, numbers or a structured "
+            "type, or store a list",
+            key=str(dtype),
+        )
+
+
+def _fields(dtype: np.dtype[Any]) -> Any:
+    """Describe a structured type as JSON: a list of fields, or a mapping where it is not packed."""
+    fields = []
+    for field in dtype.names or ():
+        inner, _offset, *_title = dtype.fields[field]  # type: ignore[index]
+        base, shape = inner.subdtype or (inner, ())
+        entry = [field, _fields(base) if base.names is not None else base.str]
+        fields.append([*entry, list(shape)] if shape else entry)
+    offsets = [dtype.fields[field][1] for field in dtype.names or ()]  # type: ignore[index]
+    if _structured(fields) == dtype:
+        return fields
+    return {"fields": fields, "offsets": offsets, "itemsize": dtype.itemsize}
+
+
+def _structured(described: Any) -> np.dtype[Any]:
+    if isinstance(described, dict):
+        packed = _structured(described["fields"])
+        formats = [packed.fields[field][0] for field in packed.names or ()]  # type: ignore[index]
+        layout = {"names": list(packed.names or ()), "formats": formats}
+        return np.dtype({**layout, "offsets": described["offsets"], "itemsize": described["itemsize"]})  # type: ignore[call-overload, no-any-return]
+    return np.dtype([_field(*entry) for entry in described])
+
+
+def _field(field: str, form: Any, shape: Any = ()) -> tuple[Any, ...]:
+    base = np.dtype(form) if isinstance(form, str) else _structured(form)
+    return (field, base, tuple(shape)) if shape else (field, base)

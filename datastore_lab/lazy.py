@@ -1,0 +1,209 @@
+"""Stored records as xarray objects that read nothing before values are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray
+from xarray.backends import BackendArray
+from xarray.core.indexing import (
+    ExplicitIndexer,
+    IndexingSupport,
+    LazilyIndexedArray,
+    explicit_indexing_adapter,
+)
+from xarray.indexes import Index, PandasIndex
+
+from datastore_lab import dtypes, keys
+from datastore_lab.records import ARRAY_ATTRIBUTES, CODEC_STATE, GROUP, RESERVED, ArrayInfo, Stat
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from datastore_lab.keys import Key
+    from datastore_lab.store import Store
+
+
+class StoredArray(BackendArray):
+    """One array of one record, read in parts as xarray asks for them.
+
+    Pickles as the address of the store and the key, so that a Dask worker in another process can read it.
+    """
+
+    def __init__(self, store: Store, key: Key, name: str, info: ArrayInfo) -> None:
+        self.store, self.key, self.name = store, key, name
+        self.shape = info.shape
+        self.dtype = dtypes.parse(info.dtype)
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        """Read a part; fancy indexing is done in memory on the smallest basic selection around it."""
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self._read)
+
+    def _read(self, selection: tuple[Any, ...]) -> NDArray[Any]:
+        plain = tuple(part if isinstance(part, slice) else int(part) for part in selection)
+        return self.store.engine.read(self.store.prefix + self.key, self.name, plain)
+
+
+class LazyIndex(Index):
+    """An index over a stored coordinate that is read when the first label is looked up.
+
+    xarray reads the coordinates of a file when it opens it; with hours of time stamps that is hundreds of
+    megabytes before anything was asked for. Everything is left to a `PandasIndex` made on first use.
+    """
+
+    def __init__(self, name: Hashable, variable: xarray.Variable) -> None:
+        self._name = name
+        self._variable = variable
+        self._made: PandasIndex | None = None
+
+    @property
+    def index(self) -> PandasIndex:
+        """The real index; reads the coordinate."""
+        if self._made is None:
+            self._made = PandasIndex(self._variable.values, self._variable.dims[0])
+        return self._made
+
+    @classmethod
+    def concat(  # type: ignore[override]
+        cls, indexes: Any, dim: Hashable, positions: Iterable[Iterable[int]] | None = None
+    ) -> PandasIndex:
+        """Join indexes end to end."""
+        return PandasIndex.concat([_real(index) for index in indexes], dim, positions)
+
+    def create_variables(
+        self, variables: Mapping[Any, xarray.Variable] | None = None
+    ) -> dict[Any, xarray.Variable]:
+        """Give the coordinate, still unread."""
+        return {self._name: (variables or {}).get(self._name, self._variable)}
+
+    def to_pandas_index(self) -> Any:
+        """Give the pandas index; reads the coordinate."""
+        return self.index.to_pandas_index()
+
+    def isel(self, indexers: Mapping[Any, Any]) -> LazyIndex | None:
+        """Select by position, still unread; a single position leaves no index."""
+        indexer = indexers[self._variable.dims[0]]
+        if isinstance(indexer, (int, np.integer)) or getattr(indexer, "ndim", 1) != 1:
+            return None
+        return LazyIndex(self._name, self._variable.isel({self._variable.dims[0]: indexer}))
+
+    def sel(self, labels: dict[Any, Any], method: str | None = None, tolerance: Any = None) -> Any:
+        """Select by label."""
+        return self.index.sel(labels, method=method, tolerance=tolerance)
+
+    def equals(self, other: Index, *, exclude: frozenset[Hashable] | None = None) -> bool:
+        """Compare the labels."""
+        if isinstance(other, LazyIndex) and other._variable is self._variable:
+            return True
+        return bool(self.index.equals(_real(other), exclude=exclude))
+
+    def join(self, other: Any, how: str = "inner") -> PandasIndex:
+        """Combine the labels of two indexes."""
+        return self.index.join(_real(other), how=how)
+
+    def reindex_like(self, other: Any, method: Any = None, tolerance: Any = None) -> Any:  # type: ignore[override]
+        """Find the labels of another index in this one."""
+        return self.index.reindex_like(_real(other), method=method, tolerance=tolerance)
+
+    def rename(self, name_dict: Any, dims_dict: Any) -> LazyIndex:
+        """Follow the renaming of the coordinate or its dimension."""
+        dims = [dims_dict.get(dim, dim) for dim in self._variable.dims]
+        variable = xarray.Variable(dims, self._variable._data, self._variable.attrs, fastpath=True)
+        return LazyIndex(name_dict.get(self._name, self._name), variable)
+
+    def roll(self, shifts: Mapping[Any, int]) -> PandasIndex:  # type: ignore[override]
+        """Shift the labels around."""
+        return self.index.roll(shifts)
+
+    def _copy(self, deep: bool = True, memo: dict[int, Any] | None = None) -> LazyIndex:
+        return LazyIndex(self._name, self._variable)  # what is stored does not change under it
+
+
+def _real(index: Any) -> Any:
+    return index.index if isinstance(index, LazyIndex) else index
+
+
+def open_lazy(store: Store, key: Key) -> xarray.Dataset | xarray.DataArray:
+    """Open one record; see `Store.lazy`."""
+    stat = store.stat(key)
+    dataset = _dataset(store, key, stat)
+    if (name := _single(stat)) is None:
+        return dataset
+    array = dataset[name]
+    array.attrs.update(dataset.attrs)
+    return array.rename(_given_name(stat, key))
+
+
+def open_tree(store: Store, key: Key) -> xarray.DataTree:
+    """Open everything below a node; see `Store.tree`."""
+    nodes = {}
+    for below in [key, *store.keys_below(key)]:
+        stat = store.stat(below) if below in store else Stat(GROUP, {}, {})
+        path = "/".join(_node_name(part) for part in below[len(key) :])
+        nodes[f"/{path}"] = _dataset(store, below, stat)
+    return xarray.DataTree.from_dict(nodes, name=key[-1] if key else None)
+
+
+def _node_name(part: str) -> str:
+    """Name a node of a `DataTree`, which takes any text but slashes and lone dots."""
+    text = part.replace("%", "%25").replace("/", "%2F") if "/" in part else part
+    return text.replace(".", "%2E") if text in {".", ".."} else text
+
+
+def _dataset(store: Store, key: Key, stat: Stat) -> xarray.Dataset:
+    attrs = {name: value for name, value in stat.meta.items() if not name.startswith(RESERVED)}
+    units = attrs.get("units") if isinstance(attrs.get("units"), Mapping) else {}
+    own = stat.meta.get(ARRAY_ATTRIBUTES, {})
+    variables = {}
+    for name, info in _consistent(stat.arrays).items():
+        more = {"units": units[name]} if units and units.get(name) is not None else {}
+        data = LazilyIndexedArray(StoredArray(store, key, name, info))
+        variables[name] = xarray.Variable(info.dims, data, {**more, **own.get(name, {})}, fastpath=True)
+    named = _coordinates(stat, variables)
+    indexes = {
+        name: LazyIndex(name, variables[name])
+        for name in named
+        if variables[name].dims == (name,) and variables[name].dtype.kind != "V"
+    }
+    coords = xarray.Coordinates({name: variables.pop(name) for name in named}, indexes=indexes)
+    return xarray.Dataset(variables, coords, attrs)
+
+
+def _coordinates(stat: Stat, variables: Mapping[str, xarray.Variable]) -> list[str]:
+    """Name the arrays that are coordinates: those the codec says, and those named like their dimension."""
+    state = stat.meta.get(CODEC_STATE)
+    said = state.get("coords", ()) if isinstance(state, Mapping) else ()
+    return [name for name in variables if name in said or variables[name].dims == (name,)]
+
+
+def _consistent(arrays: Mapping[str, ArrayInfo]) -> dict[str, ArrayInfo]:
+    """Rename the dimensions that have another length in an earlier array, which xarray does not allow."""
+    sizes: dict[str, int] = {}
+    result = {}
+    for name, info in arrays.items():
+        dims: list[str] = []
+        for axis, (dim, size) in enumerate(zip(info.dims, info.shape, strict=True)):
+            fits = sizes.get(dim, size) == size and dim not in dims
+            dims.append(dim if fits else f"{name}_{axis}_")
+        sizes.update(zip(dims, info.shape, strict=True))
+        result[name] = info._replace(dims=tuple(dims))
+    return result
+
+
+def _single(stat: Stat) -> str | None:
+    """Name the array that the record is, where it is one array rather than a set of them."""
+    if stat.kind == "array" and len(stat.arrays) == 1:
+        return next(iter(stat.arrays))
+    state = stat.meta.get(CODEC_STATE)
+    if stat.kind == "xarray" and isinstance(state, Mapping) and isinstance(state.get("array"), str):
+        return str(state["array"])
+    return None
+
+
+def _given_name(stat: Stat, key: Key) -> Hashable:
+    state = stat.meta.get(CODEC_STATE)
+    if stat.kind == "xarray" and isinstance(state, Mapping):
+        return state.get("name")
+    return keys.show(key) if len(key) == 1 else key[-1]

@@ -1,0 +1,164 @@
+"""Objects to records and back: which codec an object or a record belongs to.
+
+A type is recognised by its qualified name, so that neither pandas nor xarray is imported before an object
+of theirs turns up. Decoding uses registered codecs only: no class and no module that a file names is ever
+imported.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from datastore_lab.errors import Corrupt, LabError, NotStorable, Untrusted
+from datastore_lab.records import CODEC_STATE, Codec, Record
+from datastore_lab.registry import CODECS
+
+_CLAIMS = {
+    "numpy.ndarray": "array",
+    "numpy.generic": "array",
+    "pandas.DataFrame": "table",
+    "pandas.Series": "table",
+    "pandas.Index": "table",
+    "xarray.DataArray": "xarray",
+    "xarray.Dataset": "xarray",
+    "xarray.DataTree": "xarray",
+}
+"""Codec by top-level package and class name; whatever is not here is a plain Python value."""
+
+
+class _Registered(NamedTuple):
+    kind: str
+    cls: type
+    to_storable: Callable[[Any], Any]
+    from_storable: Callable[[Any], Any]
+
+
+_by_type: dict[type, _Registered] = {}
+_by_kind: dict[str, _Registered] = {}
+
+
+def register_type(
+    cls: type, encode: Callable[[Any], Any], decode: Callable[[Any], Any], *, kind: str | None = None
+) -> None:
+    """Teach every store a class of one's own, for this session.
+
+    Parameters
+    ----------
+    cls : type
+        The class; exactly this one, not its subclasses.
+    encode : callable
+        Gives something storable for an object: an array, or a mapping or tuple of arrays, tables, text and
+        numbers.
+    decode : callable
+        Gives the object back from what `encode` gave.
+    kind : str, optional
+        The name under which files know the type; by default ``"module.QualifiedName"``. It must stay the
+        same for as long as files are to be read.
+
+    Examples
+    --------
+    >>> register_type(complex, lambda z: [z.real, z.imag], lambda parts: complex(*parts), kind="polar")
+    >>> decode(encode(1 + 2j))
+    (1+2j)
+    >>> forget_type(complex)
+    """
+    entry = _Registered(kind or f"{cls.__module__}.{cls.__qualname__}", cls, encode, decode)
+    taken = _by_kind.get(entry.kind)
+    if entry.kind in set(CODECS.builtin()) or (taken is not None and _name(taken.cls) != _name(cls)):
+        raise ValueError(f"the kind {entry.kind!r} is taken; choose another one for {cls.__qualname__}")
+    _by_type[cls] = _by_kind[entry.kind] = entry
+
+
+def forget_type(cls: type) -> None:
+    """Undo `register_type`."""
+    entry = _by_type.pop(cls, None)
+    if entry is not None:
+        _by_kind.pop(entry.kind, None)
+
+
+def encode(obj: Any) -> Record:
+    """Give the record of any object that can be stored.
+
+    Raises
+    ------
+    NotStorable
+        Naming the path inside the object of what can't be stored, and the way out.
+    """
+    entry = _by_type.get(type(obj))
+    if entry is not None:
+        return _wrap(entry, obj)
+    codec = codec_of(kind_of(obj))
+    try:
+        return codec.encode(obj)
+    except RecursionError as error:
+        raise NotStorable(f"this {type(obj).__qualname__} is nested too deeply to be stored") from error
+
+
+def decode(record: Record) -> Any:
+    """Give the object of a record.
+
+    Raises
+    ------
+    Untrusted
+        If no codec of this session knows the record's kind.
+    Corrupt
+        If the record is not what its codec writes.
+    """
+    entry = _by_kind.get(record.kind)
+    if entry is not None:
+        return entry.from_storable(decode(_unwrap(record)))
+    codec = codec_of(record.kind)
+    try:
+        return codec.decode(record)
+    except LabError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise Corrupt(f"a record of kind {record.kind!r} can't be decoded: {error!r}") from error
+
+
+def kind_of(obj: Any) -> str:
+    """Name the codec that stores objects like this one."""
+    cls = type(obj)
+    if callable(getattr(cls, "storage_prepare", None)) and callable(getattr(cls, "storage_retrieve", None)):
+        return "object"
+    for base in cls.__mro__:
+        name = f"{base.__module__.partition('.')[0]}.{base.__qualname__}"
+        if name in _CLAIMS:
+            return _CLAIMS[name]
+    return _plugin_kind(_name(cls)) or "value"
+
+
+@functools.lru_cache(maxsize=1024)
+def _plugin_kind(name: str) -> str | None:
+    """Find a codec that another distribution announces under the full name of a class."""
+    return name if CODECS.find(name) is not None else None
+
+
+@functools.cache
+def codec_of(kind: str) -> Codec[Any]:
+    """Give the codec of a kind, made with the callbacks through which it reaches the others."""
+    make = CODECS.find(kind)
+    if make is None:
+        raise Untrusted(
+            f"nothing in this session decodes the kind {kind!r}; import the package that registers it, or "
+            "call register_type(); store.record(key) gives the arrays as they are",
+            key=kind,
+        )
+    return make(encode, decode)  # type: ignore[no-any-return]
+
+
+def _wrap(entry: _Registered, obj: Any) -> Record:
+    inner = encode(entry.to_storable(obj))
+    state = {"kind": inner.kind, "state": inner.meta.get(CODEC_STATE)}
+    return inner._replace(kind=entry.kind, meta={**inner.meta, CODEC_STATE: state})
+
+
+def _unwrap(record: Record) -> Record:
+    state = record.meta[CODEC_STATE]
+    return record._replace(kind=state["kind"], meta={**record.meta, CODEC_STATE: state["state"]})
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,350 @@
+"""The one mapping: keys to Python objects, over any engine, from any prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from datastore_lab import keys as _keys
+from datastore_lab import media, objects
+from datastore_lab.errors import EngineError, NotFound, NotStorable, ReadOnly
+from datastore_lab.keys import Key, KeyLike
+from datastore_lab.records import ARRAYS, GROUP, RESERVED, Appender, Appends, Engine, Problem, Record, Stat
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import xarray
+
+_COPY_BYTES = 32_000_000
+
+
+class Store(MutableMapping[KeyLike, Any]):
+    """Python objects at hierarchical keys.
+
+    Reads like a dictionary of paths. Objects come back equal and of the same type; a key that only has
+    others below it gives a `Store` of those. Use `open_store` to get one.
+
+    Parameters
+    ----------
+    engine : Engine
+        Where the records live.
+    prefix : str or sequence of str, default ``()``
+        All keys are taken relative to this node.
+    writable : bool, optional
+        False refuses changes through this object even if the engine would take them.
+
+    Examples
+    --------
+    >>> from datastore_lab import open_store
+    >>> store = open_store("memory://")
+    >>> store["run/gain"] = {"adc": 2.0, "unit": "V"}
+    >>> store["run/gain"]
+    {'adc': 2.0, 'unit': 'V'}
+    >>> list(store)
+    ['run/gain']
+    """
+
+    def __init__(self, engine: Engine, prefix: KeyLike = (), *, writable: bool | None = None) -> None:
+        self.engine = engine
+        self.prefix: Key = _keys.parse(prefix)
+        self._writable = engine.writable if writable is None else writable and engine.writable
+        self._release: Any = None
+        self._parent: Store | None = None
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Address of the engine; `open_store` of it gives the same data."""
+        return self.engine.url
+
+    @property
+    def writable(self) -> bool:
+        """Whether changes are accepted."""
+        return self._writable
+
+    def __repr__(self) -> str:
+        where = f" at {_keys.show(self.prefix)!r}" if self.prefix else ""
+        return f"<Store {self.url}{where}{'' if self.writable else ', read only'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.url.startswith("memory:"):
+            raise TypeError("a memory store can't be pickled: it lives in this process only; use a file")
+        return (_reopen, (self.url, "r+" if self.writable else "r", self.prefix))
+
+    # -- the mapping --------------------------------------------------------------------------------
+
+    def __getitem__(self, key: KeyLike) -> Any:
+        if self.stat(key).kind == GROUP:
+            return self.group(key)
+        return objects.decode(self.record(key))
+
+    def __setitem__(self, key: KeyLike, obj: Any) -> None:
+        self.put(key, obj)
+
+    def __delitem__(self, key: KeyLike) -> None:
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self.engine.stat(self._full(key))  # type: ignore[arg-type]
+        except NotFound:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str | Key]:
+        return map(_keys.show, self.keys_below())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.keys_below())
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # comparing all content, as Mapping does, would read everything
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def get(self, key: KeyLike, default: Any = None) -> Any:
+        """Give the object at a key, or `default` if there is nothing."""
+        try:
+            return self[key]
+        except NotFound:
+            return default
+
+    def put(self, key: KeyLike, obj: Any, *, attrs: Mapping[str, Any] | None = None) -> None:
+        """Store an object, with attributes of one's own beside it.
+
+        Atomic, and durable when it returns. What was at the key is replaced, what is below it stays.
+
+        Parameters
+        ----------
+        key : str or sequence of str
+        obj : object
+            Anything a codec knows: numbers, text, containers, arrays, tables, xarray objects, classes with
+            the storage protocol, registered types.
+        attrs : mapping of str to JSON value, optional
+            Shown by every tool that opens the file. Names must not begin with ``lab_``.
+
+        Raises
+        ------
+        NotStorable
+            Naming the path inside the object; nothing is written.
+        ReadOnly, BadKey, AlreadyExists, EngineError
+        """
+        full = self._for_change(key)
+        record = objects.encode(obj)
+        self.engine.write(full, record._replace(meta={**record.meta, **_checked(attrs or {})}))
+
+    # -- records and attributes ---------------------------------------------------------------------
+
+    def stat(self, key: KeyLike = ()) -> Stat:
+        """Describe a node without reading its arrays."""
+        return self.engine.stat(self._full(key))
+
+    def attrs(self, key: KeyLike = ()) -> dict[str, Any]:
+        """Give the attributes of a node that are for people."""
+        return {name: value for name, value in self.stat(key).meta.items() if not name.startswith(RESERVED)}
+
+    def update(  # type: ignore[override]
+        self, key: KeyLike, attrs: Mapping[str, Any]
+    ) -> None:
+        """Merge into the attributes of a node, without touching its arrays.
+
+        Unlike the method of the same name of a dictionary it changes attributes, not items.
+        """
+        self.engine.update(self._for_change(key), _checked(attrs))
+
+    def record(self, key: KeyLike) -> Record:
+        """Read a record as it is stored: kind, arrays, attributes and dimension names."""
+        full = self._full(key)
+        stat = self.engine.stat(full)
+        arrays = {name: self.engine.read(full, name) for name in stat.arrays}
+        dims = {name: info.dims for name, info in stat.arrays.items()}
+        return Record(stat.kind, arrays, stat.meta, dims)
+
+    def write(self, key: KeyLike, record: Record) -> None:
+        """Put a record as it is, without a codec."""
+        self.engine.write(self._for_change(key), record)
+
+    def append(self, key: KeyLike, spec: Stat) -> Appender:
+        """Begin a record that grows along its first axis.
+
+        Raises
+        ------
+        EngineError
+            If the engine can't append.
+        """
+        full = self._for_change(key)
+        if not isinstance(self.engine, Appends):
+            raise EngineError(f"{self.url} can't hold growing records; use HDF5, Zarr or Arrow", key=key)
+        return self.engine.append(full, spec)
+
+    # -- the tree -----------------------------------------------------------------------------------
+
+    def keys_below(self, key: KeyLike = ()) -> Iterator[Key]:
+        """Yield the keys of all records at or below a node, relative to this store."""
+        strip = len(self.prefix)
+        try:
+            for full in self.engine.keys(self._full(key)):
+                yield full[strip:]
+        except NotFound:
+            if key == () and self.prefix:  # a view on a place where nothing has been stored yet is empty
+                return
+            raise
+
+    def children(self, key: KeyLike = ()) -> Iterator[str]:
+        """Yield the names of the nodes right below one node."""
+        return self.engine.children(self._full(key))
+
+    def group(self, key: KeyLike) -> Store:
+        """Give the store of everything below a node; it need not exist yet."""
+        view = Store(self.engine, self._full(key), writable=self._writable)
+        view._parent = self
+        return view
+
+    def move(self, old: KeyLike, new: KeyLike) -> None:
+        """Move a node with everything below it; `AlreadyExists` if the new name is taken."""
+        self.engine.move(self._for_change(old), self._for_change(new))
+
+    def delete(self, key: KeyLike) -> None:
+        """Delete a node with everything below it."""
+        self.engine.delete(self._for_change(key))
+
+    def clear(self) -> None:
+        """Delete everything in this store, in one commit."""
+        self._refuse_read_only()
+        with self.engine.transaction():
+            for name in list(self.children()):
+                self.delete((name,))
+
+    def merge_from(self, other: Store, *, overwrite: bool = False) -> int:
+        """Copy every record of another store into this one, in one commit.
+
+        Parameters
+        ----------
+        other : Store
+            May lie on another engine.
+        overwrite : bool, default False
+            Replace what is here under the same key, instead of keeping it.
+
+        Returns
+        -------
+        int
+            Number of records copied.
+        """
+        self._refuse_read_only()
+        copied = 0
+        with self.engine.transaction():
+            for key in list(other.keys_below()):
+                if not key or (not overwrite and key in self and self.stat(key).kind != GROUP):
+                    continue
+                self._copy(other, key)
+                copied += 1
+        return copied
+
+    def _copy(self, other: Store, key: Key) -> None:
+        stat = other.stat(key)
+        sizes = {info.shape[0] if info.shape else -1 for info in stat.arrays.values()}
+        if stat.kind not in {"stream", ARRAYS} or len(sizes) != 1 or -1 in sizes:
+            self.write(key, other.record(key))
+            return
+        if key in self and self.stat(key).kind != GROUP:
+            self.delete(key)
+        empty = {name: info._replace(shape=(0, *info.shape[1:])) for name, info in stat.arrays.items()}
+        target, source = self.append(key, stat._replace(arrays=empty)), other._full(key)
+        length = sizes.pop()
+        row = max(1, sum(info.nbytes for info in stat.arrays.values()) // max(1, length))
+        step = max(1, _COPY_BYTES // row)
+        for start in range(0, length, step):
+            part = (slice(start, min(start + step, length)),)
+            target.extend({name: other.engine.read(source, name, part) for name in stat.arrays})
+        target.close({})
+
+    # -- lazily, as xarray ----------------------------------------------------------------------------
+
+    def lazy(self, key: KeyLike) -> xarray.Dataset | xarray.DataArray:
+        """Open a record as xarray, reading nothing before values are asked for.
+
+        Returns
+        -------
+        xarray.DataArray or xarray.Dataset
+            A DataArray for what was stored as one array, a Dataset of the record's arrays otherwise.
+        """
+        from datastore_lab.lazy import open_lazy
+
+        return open_lazy(self, self._relative(key))
+
+    def tree(self, key: KeyLike = ()) -> xarray.DataTree:
+        """Open everything below a node as one `xarray.DataTree`, reading nothing before values are asked for.
+
+        Nodes that hold no record are inner nodes of the tree.
+        """
+        from datastore_lab.lazy import open_tree
+
+        return open_tree(self, self._relative(key))
+
+    # -- the engine's services --------------------------------------------------------------------------
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All changes inside are one atomic, durable commit; an exception undoes them."""
+        return self.engine.transaction()
+
+    def revision(self) -> int:
+        """Give a number that grows with every commit."""
+        return self.engine.revision()
+
+    def verify(self, key: KeyLike = ()) -> list[Problem]:
+        """Read everything at or below a node; returns what is not as it was written."""
+        return list(self.engine.verify(self._full(key)))
+
+    def compact(self) -> int:
+        """Give back the space of what was deleted; returns bytes freed."""
+        self._refuse_read_only()
+        return self.engine.compact()
+
+    def close(self) -> None:
+        """Release the store; may be called twice. A view only lets go of the store it was taken from."""
+        if self._release is not None:
+            self._release()
+        elif self._parent is None:
+            self.engine.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _relative(self, key: KeyLike) -> Key:
+        return () if key == () else _keys.parse(key)
+
+    def _full(self, key: KeyLike) -> Key:
+        return self.prefix + self._relative(key)
+
+    def _for_change(self, key: KeyLike) -> Key:
+        self._refuse_read_only()
+        return self._full(key)
+
+    def _refuse_read_only(self) -> None:
+        if not self._writable:
+            raise ReadOnly(
+                f"{self.url} was opened for reading; open it with mode 'a' to change it", key=self.url
+            )
+
+
+def _checked(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    media.check_json(attrs, "attrs")
+    for name in attrs:
+        if name.startswith(RESERVED) or not name:
+            raise NotStorable(f"the attribute name {name!r} is empty or reserved; choose another", key=name)
+    return dict(attrs)
+
+
+def _reopen(url: str, mode: str, prefix: Key) -> Store:
+    from datastore_lab.store.opening import open_store
+
+    store = open_store(url, mode)
+    return store.group(prefix) if prefix else store

@@ -1,0 +1,173 @@
+"""Opening a place: which engine it takes, and one engine per file and process."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datastore_lab.errors import AlreadyExists, EngineError
+from datastore_lab.registry import ENGINES
+from datastore_lab.store.mapping import Store
+
+if TYPE_CHECKING:
+    import os
+
+    from datastore_lab.records import Engine
+
+MODES = ("r", "r+", "a", "w", "x")
+_SUFFIXES = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+    ".nc": "hdf5",
+    ".zarr": "zarr",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def open_store(path: str | os.PathLike[str], mode: str = "a") -> Store:
+    """Open a place where the lab keeps things.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``"lab.h5"``, ``"lab.zarr"``, ``"run.arrow"``, or a URL: ``"memory://"``, ``"file:///data/lab.h5"``.
+        An existing file is recognised by its content, a new one by its suffix.
+    mode : {"a", "r", "r+", "w", "x"}
+        As in h5py: ``a`` opens or creates, ``r`` only reads, ``r+`` must exist, ``w`` starts empty, ``x``
+        must not exist.
+
+    Returns
+    -------
+    Store
+        Usable as a context manager. Opening a file again in the same process shares one engine.
+
+    Raises
+    ------
+    NotFound, AlreadyExists
+        By the mode.
+    EngineError
+        If no engine knows the place, or it is a folder where a file is expected.
+    Foreign, Corrupt, ReadOnly, Locked
+        As the file turns out.
+
+    Examples
+    --------
+    >>> with open_store("memory://") as store:
+    ...     store["answer"] = 42
+    ...     store["answer"]
+    42
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    text = str(path) if isinstance(path, Path) else _as_text(path)
+    scheme = _SCHEME.match(text)
+    if scheme and scheme[1].lower() != "file":
+        return Store(_engine_class(scheme[1].lower(), text)(text[scheme.end() :], mode))
+    place = Path(_from_file_url(text) if scheme else text).expanduser()
+    name = _engine_name(place)
+    return _shared(ENGINES.load(name), place, mode)
+
+
+def _as_text(path: Any) -> str:
+    if isinstance(path, str):
+        return path
+    if hasattr(path, "__fspath__"):
+        return str(path.__fspath__())
+    raise TypeError(f"open_store takes a path or URL, not {type(path).__name__}")
+
+
+def _from_file_url(text: str) -> str:
+    from urllib.parse import unquote, urlsplit
+    from urllib.request import url2pathname
+
+    parts = urlsplit(text)
+    if parts.netloc not in {"", "localhost"}:
+        raise EngineError(f"{text!r} names a file of another computer ({parts.netloc})", key=text)
+    return url2pathname(unquote(parts.path) if "%" in parts.path else parts.path)
+
+
+def _engine_class(scheme: str, text: str) -> Any:
+    file_engines = set(_SUFFIXES.values())
+    engine = None if scheme in file_engines else ENGINES.find(scheme)
+    if engine is None:
+        known = ", ".join(f"{name}://" for name in ["file", *ENGINES.names()] if name not in file_engines)
+        raise EngineError(
+            f"no engine opens {text!r}: the scheme {scheme!r} is unknown (known: {known})", key=text
+        )
+    return engine
+
+
+def _engine_name(place: Path) -> str:
+    """Recognise what exists by its content, what is new by its suffix."""
+    suffix = place.suffix.lower()
+    name = _SUFFIXES.get(suffix) or (suffix[1:] if suffix and ENGINES.find(suffix[1:]) else None)
+    with contextlib.suppress(OSError):
+        if place.is_dir() and (place / "zarr.json").is_file():
+            return "zarr"
+        if place.is_file():
+            with place.open("rb") as file:
+                head = file.read(8)
+            if head == b"\x89HDF\r\n\x1a\n":
+                return "hdf5"
+            if head.startswith(b"ARROW1"):
+                return "arrow"
+    if name is None:
+        raise EngineError(
+            f"can't tell the format of {str(place)!r} from its name or content; use one of the suffixes "
+            f"{', '.join(_SUFFIXES)}",
+            key=str(place),
+        )
+    if name != "zarr" and place.is_dir():
+        raise EngineError(f"{str(place)!r} is a folder, but {suffix} is the suffix of a file", key=str(place))
+    return name
+
+
+class _Shared:
+    """An engine with the number of stores of this process that use it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.users = 0
+
+
+_open: dict[tuple[str, bool], _Shared] = {}
+_guard = threading.RLock()
+
+
+def _shared(engine_class: Any, place: Path, mode: str) -> Store:
+    """Open a file, or join the engine that this process has on it already.
+
+    A notebook cell that opens a store is run again and again: a second engine would be locked out by the
+    first one.
+    """
+    path = str(place.resolve())
+    with _guard:
+        entry = _open.get((path, True)) or (_open.get((path, False)) if mode == "r" else None)
+        if entry is not None and mode == "x":
+            raise AlreadyExists(f"{path!r} exists already, and is open", key=path)
+        if entry is None:
+            entry = _open[(path, mode != "r")] = _Shared(engine_class(path, mode))
+        elif mode == "w":
+            Store(entry.engine).clear()
+        entry.users += 1
+        store = Store(entry.engine, writable=mode != "r")
+        store._release = weakref.finalize(store, _leave, path, entry)
+    return store
+
+
+def _leave(path: str, entry: _Shared) -> None:
+    with _guard:
+        entry.users -= 1
+        if entry.users:
+            return
+        for key in [(path, True), (path, False)]:
+            if _open.get(key) is entry:
+                del _open[key]
+        entry.engine.close()
