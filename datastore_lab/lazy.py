@@ -99,11 +99,13 @@ class LazyIndex(Index):
             return True
         return bool(self.index.equals(_real(other), exclude=exclude))
 
-    def join(self, other: Any, how: str = "inner") -> PandasIndex:
+    def join(  # type: ignore[override]
+        self, other: Any, how: str = "inner"
+    ) -> PandasIndex:
         """Combine the labels of two indexes."""
         return self.index.join(_real(other), how=how)
 
-    def reindex_like(self, other: Any, method: Any = None, tolerance: Any = None) -> Any:  # type: ignore[override]
+    def reindex_like(self, other: Any, method: Any = None, tolerance: Any = None) -> Any:
         """Find the labels of another index in this one."""
         return self.index.reindex_like(_real(other), method=method, tolerance=tolerance)
 

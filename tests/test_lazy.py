@@ -1,0 +1,161 @@
+"""Views that read nothing before values are asked for."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from datastore_lab import open_store
+from datastore_lab.records import ArrayInfo, Record, Stat
+
+
+@pytest.fixture(params=["memory://", "lab.h5", "lab.zarr"])
+def store(request, tmp_path):
+    with open_store(request.param if "://" in request.param else tmp_path / request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reads(store, monkeypatch):
+    """Every read of array data, as (key, name, selection)."""
+    seen = []
+    original = store.engine.read
+
+    def read(key, name, selection=()):
+        seen.append((key, name, selection))
+        return original(key, name, selection)
+
+    monkeypatch.setattr(store.engine, "read", read)
+    return seen
+
+
+def stream(store, key, n=100):
+    spec = Stat(
+        "stream",
+        {
+            "time": ArrayInfo("<M8[ns]", (0,), ("time",), 0, None),
+            "v": ArrayInfo("<f8", (0, 4), ("time", "ch"), 0, None),
+        },
+        {"rate": 10.0, "units": {"v": "V"}},
+    )
+    appender = store.append(key, spec)
+    time = np.datetime64("2026-01-01", "ns") + np.arange(n) * np.timedelta64(100, "ms")
+    appender.extend({"time": time, "v": np.arange(4.0 * n).reshape(n, 4)})
+    appender.flush()
+    return appender
+
+
+def test_an_array_opens_without_a_read_and_reads_only_what_is_asked(store, reads):
+    store["run/frames"] = np.arange(10 * 6 * 4).reshape(10, 6, 4)
+    reads.clear()
+    view = store.lazy("run/frames")
+    assert isinstance(view, xr.DataArray)
+    assert view.name == "frames"
+    part = view[2:4, ::2, 1]
+    assert part.shape == (2, 3)
+    repr(view)
+    assert reads == []
+    assert np.array_equal(part.values, store["run/frames"][2:4, ::2, 1])
+    assert reads[0][2] == (slice(2, 4, 1), slice(0, 6, 2), 1)
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda a: a[::-1, 3],
+        lambda a: a[[4, 1, 1], :],
+        lambda a: a[-3:, [0, 2]],
+        lambda a: a[5:2:-1],
+        lambda a: a[2:2],
+    ],
+)
+def test_every_way_of_indexing_agrees_with_numpy(store, pick):
+    array = np.arange(60).reshape(10, 6)
+    store["a"] = array
+    assert np.array_equal(pick(store.lazy("a")).values, pick(array))
+
+
+def test_a_growing_stream_is_a_dataset_with_its_time_axis(store, reads):
+    appender = stream(store, "daq")
+    view = store.lazy("daq")
+    assert reads == []
+    assert view.v.dims == ("time", "ch")
+    assert view.v.attrs["units"] == "V"
+    assert reads == []
+    window = view.sel(time=slice("2026-01-01T00:00:01", "2026-01-01T00:00:01.5"))
+    assert {name for _key, name, _selection in reads} == {"time"}
+    assert np.array_equal(window.v.values, np.arange(400.0).reshape(100, 4)[10:16])
+    appender.extend({"time": np.array(["2027-01-01"], "M8[ns]"), "v": np.ones((1, 4))})
+    appender.flush()
+    assert store.lazy("daq").sizes["time"] == 101
+    appender.close({})
+
+
+def test_arithmetic_and_reduction(store):
+    stream(store, "daq").close({})
+    view = store.lazy("daq")
+    loaded = view.load()
+    assert float((store.lazy("daq") + store.lazy("daq")).v.sum()) == 2 * float(loaded.v.sum())
+    pd.testing.assert_index_equal(store.lazy("daq").indexes["time"], loaded.indexes["time"])
+    assert store.lazy("daq").isel(time=slice(3, 5)).sel(time="2026-01-01T00:00:00.4").v.shape[-1] == 4
+    assert store.lazy("daq").isel(time=3).v.shape == (4,)
+    assert store.lazy("daq").rename(time="when").indexes["when"].size == 100
+
+
+def test_xarray_objects_come_back_the_same(store, reads):
+    array = xr.DataArray(
+        np.arange(12.0).reshape(3, 4),
+        {
+            "wavelength": ("wavelength", [400.0, 500.0, 600.0], {"units": "nm"}),
+            "label": ("pixel", list("abcd")),
+        },
+        ["wavelength", "pixel"],
+        "counts",
+        {"units": "1"},
+    )
+    dataset = xr.Dataset({"a": array, "b": ("wavelength", [1, 2, 3])}, attrs={"sample": "gold"})
+    store["array"] = array
+    store["dataset"] = dataset
+    reads.clear()
+    lazily = store.lazy("array"), store.lazy("dataset")
+    assert reads == []
+    xr.testing.assert_identical(lazily[0].load(), array)
+    xr.testing.assert_identical(lazily[1].load(), dataset)
+
+
+def test_the_tree_mirrors_the_store(store, reads):
+    store["a"] = np.arange(3)
+    store["b/c"] = np.arange(4)
+    stream(store, "b/daq").close({})
+    store["note"] = "text"
+    reads.clear()
+    tree = store.tree()
+    assert reads == []
+    assert {node.path for node in tree.subtree} == {"/", "/a", "/b", "/b/c", "/b/daq", "/note"}
+    assert tree["b/daq/v"].shape == (100, 4)
+    assert np.array_equal(tree["b/c/data"].values, np.arange(4))
+    assert store.tree("b")["daq/v"].shape == (100, 4)
+
+
+def test_conflicting_dimensions_do_not_stop_the_view(store):
+    store.write(
+        "x",
+        Record("arrays", {"a": np.zeros(3), "b": np.zeros((4, 4))}, {}, {"a": ("n",), "b": ("n", "n")}),
+    )
+    view = store.lazy("x")
+    assert view.a.shape == (3,)
+    assert view.b.shape == (4, 4)
+
+
+def test_a_view_survives_pickling_and_dask(tmp_path):
+    with open_store(tmp_path / "lab.h5") as store:
+        store["a"] = np.arange(1000.0)
+        view = store.lazy("a")
+        blob = pickle.dumps(view)
+        assert len(blob) < 20_000
+        assert float(pickle.loads(blob).sum()) == float(view.sum())
+        assert (
+            float(view.chunk({"a_0" if "a_0" in view.dims else view.dims[0]: 100}).mean().compute()) == 499.5
+        )

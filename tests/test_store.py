@@ -1,0 +1,311 @@
+"""The mapping and the opening of places."""
+
+import pickle
+import stat
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datastore_lab import open_store
+from datastore_lab.errors import (
+    AlreadyExists,
+    BadKey,
+    EngineError,
+    Foreign,
+    LabError,
+    NotFound,
+    NotStorable,
+    ReadOnly,
+    Untrusted,
+)
+from datastore_lab.records import ArrayInfo, Record, Stat
+from datastore_lab.store import Store
+
+PLACES = ["memory://", "lab.h5", "lab.zarr"]
+
+
+@pytest.fixture(params=PLACES)
+def place(request, tmp_path) -> str:
+    return request.param if "://" in request.param else str(tmp_path / request.param)
+
+
+@pytest.fixture
+def store(place):
+    with open_store(place) as opened:
+        yield opened
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_reads_like_a_dictionary(store):
+    store["run/gain"] = {"adc": 2.0, "unit": "V"}
+    store["run", "frames"] = np.arange(6).reshape(2, 3)
+    assert store["run/gain"] == {"adc": 2.0, "unit": "V"}
+    assert np.array_equal(store["run/frames"], np.arange(6).reshape(2, 3))
+    assert sorted(store) == ["run/frames", "run/gain"]
+    assert len(store) == 2
+    assert "run" in store
+    assert "run/gain" in store
+    assert "other" not in store
+    assert store.get("other", 7) == 7
+    del store["run/gain"]
+    assert list(store) == ["run/frames"]
+
+
+def test_a_node_without_a_record_is_a_store(store):
+    store["a/b/c"] = 1
+    inner = store["a"]
+    assert isinstance(inner, Store)
+    assert list(inner) == ["b/c"]
+    inner["d"] = 2
+    assert store["a/d"] == 2
+    inner.close()
+    assert store["a/d"] == 2
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [("..",), (".",), ("a/b",), ("nul\0byte",), ("x" * 300,), ("ä€😀",), ("con", "a."), ("__x", "zarr.json")],
+)
+def test_any_text_is_a_key_part(store, parts, tmp_path):
+    before = set(tmp_path.parent.iterdir())
+    store[parts] = "here"
+    assert store[parts] == "here"
+    assert list(store.keys_below()) == [parts]
+    assert set(tmp_path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "a//b", "../a", "a/..", "a/./b", (), ("",), ("a", 3), ("\ud800",), 5, None]
+)
+def test_bad_keys_change_nothing(store, tmp_path, bad):
+    store["kept"] = 1
+    before = snapshot(tmp_path)
+    with pytest.raises(BadKey) as caught:
+        store[bad] = 1
+    assert repr(bad)[1:-1] in str(caught.value) or bad == ()
+    assert snapshot(tmp_path) == before
+
+
+def test_what_cannot_be_stored_is_named_and_changes_nothing(store, tmp_path):
+    store["kept"] = 1
+    before = snapshot(tmp_path)
+    with pytest.raises(NotStorable, match=r"\['b'\]\[1\]"):
+        store["kept"] = {"a": np.arange(3), "b": [1, object()]}
+    assert snapshot(tmp_path) == before
+    assert store["kept"] == 1
+
+
+def test_attributes_stay_beside_the_object(store):
+    store.put("x", np.arange(3), attrs={"note": "first", "gain": 2.0})
+    store.update("x", {"gain": 3, "checked": True})
+    assert store.attrs("x") == {"note": "first", "gain": 3, "checked": True}
+    assert np.array_equal(store["x"], np.arange(3))
+    with pytest.raises(NotStorable, match="lab_kind"):
+        store.update("x", {"lab_kind": "other"})
+
+
+def test_move_and_clear(store):
+    store["a/b"] = 1
+    store["c"] = 2
+    store.move("a", "d/e")
+    assert sorted(store) == ["c", "d/e/b"]
+    with pytest.raises(AlreadyExists):
+        store.move("c", "d")
+    store.clear()
+    assert list(store) == []
+
+
+def change_and_fail(store):
+    with store.transaction():
+        store["a"] = 2
+        store["b"] = 3
+        raise RuntimeError("stop")
+
+
+def test_a_transaction_is_all_or_nothing(store):
+    store["a"] = 1
+    with pytest.raises(RuntimeError, match="stop"):
+        change_and_fail(store)
+    assert dict(store) == {"a": 1}
+    with store.transaction():
+        store["a"] = 2
+        store["b"] = 3
+    assert dict(store) == {"a": 2, "b": 3}
+
+
+@pytest.mark.parametrize("other", PLACES)
+def test_merge_between_engines(store, other, tmp_path):
+    with open_store(other if "://" in other else tmp_path / f"other-{other}") as source:
+        source["x/y"] = np.arange(5)
+        source["kept"] = "theirs"
+        spec = Stat("stream", {"v": ArrayInfo("<f8", (0, 2), ("time", "axis"), 0, None)}, {"rate": 10.0})
+        appender = source.append("log", spec)
+        appender.extend({"v": np.arange(8.0).reshape(4, 2)})
+        appender.close({"lost": 0})
+        store["kept"] = "ours"
+        assert store.merge_from(source) == 2
+        assert store["kept"] == "ours"
+        assert np.array_equal(store["x/y"], np.arange(5))
+        assert np.array_equal(store.record("log").arrays["v"], np.arange(8.0).reshape(4, 2))
+        assert store.attrs("log") == {"rate": 10.0, "lost": 0}
+        assert store.merge_from(source, overwrite=True) == 3
+        assert store["kept"] == "theirs"
+
+
+def test_a_record_of_an_unknown_kind_is_not_decoded_but_can_be_read(store):
+    store.write("x", Record("from.elsewhere.Thing", {"data": np.arange(3)}, {}, {}))
+    with pytest.raises(Untrusted, match=r"from\.elsewhere\.Thing"):
+        store["x"]
+    assert np.array_equal(store.record("x").arrays["data"], np.arange(3))
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_modes_are_those_of_h5py(tmp_path, name):
+    path = tmp_path / name
+    for mode in ("r", "r+"):
+        with pytest.raises(NotFound, match=name):
+            open_store(path, mode)
+    assert list(tmp_path.iterdir()) == []
+    with open_store(path, "x") as store:
+        store["a"] = 1
+    with pytest.raises(AlreadyExists, match=name):
+        open_store(path, "x")
+    with open_store(path, "r") as store:
+        assert not store.writable
+        assert store["a"] == 1
+        for change in (
+            lambda: store.put("b", 1),
+            lambda: store.delete("a"),
+            lambda: store.update("a", {}),
+            lambda: store.move("a", "b"),
+            store.clear,
+            store.compact,
+        ):
+            with pytest.raises(ReadOnly, match="mode 'a'"):
+                change()
+    with open_store(path, "r+") as store:
+        store["b"] = 2
+    with open_store(path, "w") as store:
+        assert list(store) == []
+    with pytest.raises(ValueError, match="mode 'rw'"):
+        open_store(path, "rw")
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_opening_again_in_one_process_shares_the_engine(tmp_path, name):
+    first = open_store(tmp_path / name)
+    first["a"] = 1
+    second = open_store(tmp_path / name)
+    reader = open_store(tmp_path / name, "r")
+    second["b"] = 2
+    assert dict(first) == dict(reader) == {"a": 1, "b": 2}
+    with pytest.raises(ReadOnly):
+        reader["c"] = 3
+    first.close()
+    first.close()
+    assert second["b"] == 2
+    del second
+    assert reader["a"] == 1
+    reader.close()
+    with open_store(tmp_path / name, "w") as again:
+        assert len(again) == 0
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_a_file_url_and_a_pickled_store_open_the_same_place(tmp_path, name):
+    with open_store(f"file://{tmp_path}/{name}") as store:
+        store["a/b"] = 5
+        again = pickle.loads(pickle.dumps(store.group("a")))
+        assert again["b"] == 5
+        again.close()
+    with pytest.raises(TypeError, match="memory"):
+        pickle.dumps(open_store("memory://"))
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        ("gopher://x/y", EngineError, "'gopher' is unknown"),
+        ("folder.h5", EngineError, "is a folder"),
+        ("notes.txt", EngineError, "suffix"),
+        ("text.h5", Foreign, "text.h5"),
+        ("missing/lab.h5", LabError, "missing"),
+        ("missing/lab.zarr", LabError, "missing"),
+        ("file://elsewhere/lab.h5", EngineError, "another computer"),
+        ("full.zarr", Foreign, "full.zarr"),
+        ("file.zarr", LabError, "file.zarr"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["a", "r", "w"])
+def test_a_place_that_cannot_be_opened_is_named_and_left_as_it_is(tmp_path, path, error, words, mode):
+    (tmp_path / "folder.h5").mkdir()
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "text.h5").write_text("this is no HDF5 file at all")
+    (tmp_path / "full.zarr").mkdir()
+    (tmp_path / "full.zarr" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file.zarr").write_text("a file")
+    before = snapshot(tmp_path)
+    with pytest.raises(error, match=words):
+        open_store(path if "://" in path else tmp_path / path, mode)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_a_store_copied_with_its_journal_missing_or_a_truncated_one_is_reported(tmp_path, name):
+    with open_store(tmp_path / name) as store:
+        store["a"] = np.arange(100_000)
+    target = tmp_path / name
+    if target.is_dir():
+        target = target / "zarr.json"
+    target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
+    before = snapshot(tmp_path)
+    for mode in ("r", "a"):
+        with pytest.raises(LabError, match=name), open_store(tmp_path / name, mode) as store:
+            store["a"]
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no write permission there")
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_a_read_only_place(tmp_path, name, monkeypatch):
+    folder = tmp_path / "place"
+    folder.mkdir()
+    with open_store(folder / name) as store:
+        store["a"] = 1
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with open_store(folder / name, "r") as store:
+            assert store["a"] == 1
+        if not _root():
+            with pytest.raises(ReadOnly, match=name):
+                open_store(folder / name, "a")
+    finally:
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(stat.S_IRWXU)
+
+
+def _root() -> bool:
+    import os
+
+    return os.geteuid() == 0
+
+
+def test_eight_threads_on_one_store(store):
+    def work(index: int) -> None:
+        for round_ in range(5):
+            store[f"t{index}/r{round_}"] = np.full(50, index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store) == 40
+    assert all((store[key] == int(str(key)[1])).all() for key in store)
