@@ -126,6 +126,8 @@ def _untag(mapping: dict[str, Any]) -> Any:
 def checksum(array: NDArray[Any]) -> str:
     """Give the 128-bit XXH3 of an array's bytes in C order, as 32 hexadecimal digits.
 
+    Variable-length text counts as its UTF-8, each text after its length in bytes and a colon.
+
     Examples
     --------
     >>> import numpy as np
@@ -134,6 +136,9 @@ def checksum(array: NDArray[Any]) -> str:
     """
     import numpy as np
 
+    if array.dtype.kind == "T":  # its bytes are pointers: the UTF-8 texts, each after its length, instead
+        texts = [str(text).encode("utf-8", "surrogatepass") for text in array.reshape(-1).tolist()]
+        return xxhash.xxh3_128_hexdigest(b"".join(b"%d:%s" % (len(text), text) for text in texts))  # type: ignore[no-any-return]
     raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return xxhash.xxh3_128_hexdigest(raw.data)
 
@@ -179,6 +184,32 @@ def unescape_file(text: str) -> str | None:
         return None
     raw = re.sub(rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), text.encode())
     return raw.decode(errors="surrogateescape")
+
+
+_LINK_UNSAFE = re.compile(r"[%/\x00]")
+
+
+def escape_link(part: str) -> str:
+    """Turn any text into a name that an HDF5 link can have: no slash, no NUL, neither ``.`` nor ``..``.
+
+    Examples
+    --------
+    >>> escape_link("a/b"), escape_link(".."), escape_link("plain name")
+    ('a%2Fb', '%2E%2E', 'plain name')
+    """
+    return part.replace(".", "%2E") if part in {".", ".."} else _LINK_UNSAFE.sub(_percent, part)
+
+
+def unescape_link(text: str) -> str:
+    """Undo `escape_link`; a name that it can't have made comes back as it is.
+
+    Examples
+    --------
+    >>> unescape_link("a%2Fb"), unescape_link("100 %"), unescape_link("a%20b")
+    ('a/b', '100 %', 'a%20b')
+    """
+    part = re.sub("%(25|2F|00|2E)", lambda match: chr(int(match[1], 16)), text)
+    return part if escape_link(part) == text else text
 
 
 def _percent(match: re.Match[str] | str) -> str:
