@@ -137,7 +137,7 @@ def test_sizes_as_text(size, expected):
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (0, "0 ns"),
+        (0, "0 s"),
         (2e-9, "2 ns"),
         (0.25, "250 ms"),
         (59.99, "1 min"),
