@@ -1,0 +1,30 @@
+"""From devices into files: ring, devices, runs and writers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "RingBuffer": "datastore_lab.acquire.ring",
+    "Cursor": "datastore_lab.acquire.cursor",
+    "HostMonitor": "datastore_lab.acquire.host",
+    "SimulatedCamera": "datastore_lab.acquire.simulated",
+    "SimulatedDAQ": "datastore_lab.acquire.simulated",
+    "acquire": "datastore_lab.acquire.run",
+    "Run": "datastore_lab.acquire.run",
+    "HDF5Writer": "datastore_lab.acquire.writers",
+    "ZarrWriter": "datastore_lab.acquire.writers",
+    "ArrowDocumentWriter": "datastore_lab.acquire.writers",
+    "StoreWriter": "datastore_lab.acquire.writers",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 (the names of the table)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
