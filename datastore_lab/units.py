@@ -211,7 +211,7 @@ def format_duration(seconds: float) -> str:
     ('1.5 ms', '42 s', '1 h 30 min', '1 d 1 h')
     """
     if not math.isfinite(seconds):
-        raise ValueError(f"{seconds!r} can't be written as a duration")
+        raise ValueError(f"{seconds!r} can't be written with a unit")
     if not seconds:
         return "0 s"
     if abs(seconds) < 60:
@@ -228,13 +228,12 @@ def format_duration(seconds: float) -> str:
 
 def _scaled(value: float, units: list[tuple[str, float]]) -> str:
     """Write with the largest unit that leaves at least 1, after rounding to three digits."""
-    rounded = float(f"{value:.3g}")
-    if not math.isfinite(rounded):
+    if not math.isfinite(value):
         raise ValueError(f"{value!r} can't be written with a unit")
-    fitting = [unit for unit in units if abs(rounded) >= unit[1]]
-    name, scale = fitting[-1] if fitting else units[0]
-    digits = f"{rounded / scale:.3g}" if abs(rounded / scale) < 1000 else f"{rounded / scale:.0f}"
-    return f"{digits} {name}"
+    rounded = [(name, float(f"{value / scale:.3g}")) for name, scale in units]
+    fitting = [(name, number) for name, number in rounded if abs(number) >= 1]
+    name, number = fitting[-1] if fitting else rounded[0]
+    return f"{number:.3g} {name}" if abs(number) < 1000 else f"{number:.0f} {name}"
 
 
 def _parse(
