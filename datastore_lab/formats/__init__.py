@@ -1,0 +1,21 @@
+"""Which format, how much space, what name: the questions before a recording."""
+
+from __future__ import annotations
+
+from datastore_lab.formats.advice import Recommendation, Recommendations, recommend
+from datastore_lab.formats.naming import run_name
+from datastore_lab.formats.sizing import buffer_size, data_rate, disk_space
+from datastore_lab.formats.traits import format_names, format_table, format_traits
+
+__all__ = [
+    "Recommendation",
+    "Recommendations",
+    "buffer_size",
+    "data_rate",
+    "disk_space",
+    "format_names",
+    "format_table",
+    "format_traits",
+    "recommend",
+    "run_name",
+]

@@ -1,0 +1,147 @@
+"""Names of recordings: when, what, and the next free version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING
+
+from datastore_lab.errors import AlreadyExists
+
+if TYPE_CHECKING:
+    import os
+
+PATTERN = "{experiment}_{date}_{time}_{version}.{ext}"
+"""Sorts by experiment, then by time."""
+
+_LONGEST = 255
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
+_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_VERSION = "\x00"  # stands for the version while the rest of the name is made; no file name can hold it
+
+
+def run_name(
+    pattern: str = PATTERN,
+    folder: str | os.PathLike[str] = ".",
+    *,
+    experiment: str = "run",
+    ext: str = "h5",
+    when: datetime | None = None,
+    fields: Mapping[str, str] | None = None,
+) -> Path:
+    """Suggest a file name that is not taken.
+
+    The version is one more than the highest that is there under the same name. Nothing is created: open
+    the file with mode ``"x"`` where another process may choose a name at the same moment.
+
+    Parameters
+    ----------
+    pattern : str
+        Text with the fields ``{experiment}``, ``{date}``, ``{time}``, ``{version}``, ``{ext}`` and those
+        of `fields`.
+    folder : str or path-like, default ``"."``
+        Where the file will lie. It need not exist yet.
+    experiment, ext : str
+        Characters that some file system refuses are replaced by ``-``, blanks by ``_``.
+    when : datetime, optional
+        Now in local time if not given; a time with a zone is converted to local time.
+    fields : mapping of str to str, optional
+        More fields for the pattern.
+
+    Returns
+    -------
+    pathlib.Path
+        Always directly inside `folder`.
+
+    Raises
+    ------
+    ValueError
+        If the pattern has an unknown field or a path separator, or gives no usable file name.
+    AlreadyExists
+        If the pattern has no ``{version}`` and the name is taken.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> run_name(experiment="wavelength scan", when=datetime(2026, 1, 25, 14, 32, 45)).name
+    'wavelength_scan_2026-01-25_14-32-45_v1.h5'
+    """
+    moment = (when or datetime.now().astimezone()).astimezone() if when is None or when.tzinfo else when
+    known = {
+        **{name: _clean(text) for name, text in (fields or {}).items()},
+        "experiment": _clean(experiment),
+        "ext": _clean(ext.removeprefix(".")),
+        "date": moment.strftime("%Y-%m-%d"),
+        "time": moment.strftime("%H-%M-%S"),
+        "version": _VERSION,
+    }
+    template = _fill(pattern, known)
+    place = Path(folder)
+    if _VERSION not in template:
+        return _untaken(place / _checked(template, pattern))
+    return place / _checked(template.replace(_VERSION, f"v{_next_version(place, template)}"), pattern)
+
+
+def _fill(pattern: str, known: Mapping[str, str]) -> str:
+    return "".join(_filled(pattern, known))
+
+
+def _filled(pattern: str, known: Mapping[str, str]) -> Iterator[str]:
+    """Fill in by hand: the syntax of ``str.format`` reaches into attributes of the values."""
+    try:
+        parts = list(Formatter().parse(pattern))
+    except ValueError as error:
+        raise ValueError(f"{pattern!r} is not a pattern of a name: {error}") from None
+    for text, field, spec, conversion in parts:
+        if _FORBIDDEN.search(text):
+            raise ValueError(f"{pattern!r} is not a pattern of a file name: {text!r} can't be part of one")
+        yield text
+        if field is None:
+            continue
+        if field not in known or spec or conversion:
+            raise ValueError(
+                f"{pattern!r} is not a pattern of a name: {{{field}}} is unknown; "
+                f"known are {', '.join(sorted(known))}"
+            )
+        yield known[field]
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub("-", "_".join(text.split()))
+
+
+def _checked(name: str, pattern: str) -> str:
+    """Refuse what some file system can't hold, or would take for another name."""
+    try:
+        length = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError(f"{pattern!r} gives the name {name!r}, which holds a lone surrogate") from None
+    if not name.strip(". ") or name[-1] in ". " or _DEVICE_NAMES.fullmatch(name):
+        raise ValueError(f"{pattern!r} gives {name!r}, which is not a usable file name")
+    if length > _LONGEST:
+        raise ValueError(f"{pattern!r} gives a name of {length} bytes; file systems hold {_LONGEST}")
+    return name
+
+
+def _untaken(path: Path) -> Path:
+    if any(
+        name.casefold() in {path.name.casefold(), f"{path.name}-journal".casefold()}
+        for name in _names(path.parent)
+    ):
+        raise AlreadyExists(f"{str(path)!r} is taken; put {{version}} into the pattern", key=str(path))
+    return path
+
+
+def _next_version(folder: Path, template: str) -> int:
+    """Count on from the highest version; a left-over journal keeps its version taken."""
+    number = r"v(\d{1,18})"
+    taken = re.compile(re.escape(template.casefold()).replace(re.escape(_VERSION), number) + "(?:-journal)?")
+    found = (taken.fullmatch(name.casefold()) for name in _names(folder))
+    return 1 + max((int(match[1]) for match in found if match), default=0)
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
