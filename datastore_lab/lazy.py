@@ -16,8 +16,8 @@ from xarray.core.indexing import (
 )
 from xarray.indexes import Index, PandasIndex
 
-from datastore_lab import dtypes, keys
-from datastore_lab.records import ARRAY_ATTRIBUTES, CODEC_STATE, GROUP, RESERVED, ArrayInfo, Stat
+from datastore_lab import dtypes, objects
+from datastore_lab.records import ARRAY_ATTRIBUTES, CODEC_STATE, GROUP, RESERVED, ArrayInfo, Record, Stat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -155,7 +155,7 @@ def _node_name(part: str) -> str:
 
 
 def _dataset(store: Store, key: Key, stat: Stat) -> xarray.Dataset:
-    attrs = {name: value for name, value in stat.meta.items() if not name.startswith(RESERVED)}
+    attrs = _attributes(stat)
     units = attrs.get("units") if isinstance(attrs.get("units"), Mapping) else {}
     own = stat.meta.get(ARRAY_ATTRIBUTES, {})
     variables = {}
@@ -171,6 +171,14 @@ def _dataset(store: Store, key: Key, stat: Stat) -> xarray.Dataset:
     }
     coords = xarray.Coordinates({name: variables.pop(name) for name in named}, indexes=indexes)
     return xarray.Dataset(variables, coords, attrs)
+
+
+def _attributes(stat: Stat) -> dict[str, Any]:
+    """Give the attributes for people; of an xarray object its own, as when it is read."""
+    meta = stat.meta
+    if stat.kind == "xarray":
+        meta = objects.without_attributes(Record(stat.kind, {}, meta, {})).meta
+    return {name: value for name, value in meta.items() if not name.startswith(RESERVED)}
 
 
 def _coordinates(stat: Stat, variables: Mapping[str, xarray.Variable]) -> list[str]:
@@ -198,14 +206,17 @@ def _single(stat: Stat) -> str | None:
     """Name the array that the record is, where it is one array rather than a set of them."""
     if stat.kind == "array" and len(stat.arrays) == 1:
         return next(iter(stat.arrays))
-    state = stat.meta.get(CODEC_STATE)
-    if stat.kind == "xarray" and isinstance(state, Mapping) and isinstance(state.get("array"), str):
-        return str(state["array"])
-    return None
+    state = _xarray_state(stat)
+    return str(state["name"]) if state.get("type") == "DataArray" else None
 
 
 def _given_name(stat: Stat, key: Key) -> Hashable:
+    if stat.kind != "xarray":
+        return key[-1]
+    label = _xarray_state(stat).get("label")
+    return label if isinstance(label, str) else None
+
+
+def _xarray_state(stat: Stat) -> Mapping[str, Any]:
     state = stat.meta.get(CODEC_STATE)
-    if stat.kind == "xarray" and isinstance(state, Mapping):
-        return state.get("name")
-    return keys.show(key) if len(key) == 1 else key[-1]
+    return state if stat.kind == "xarray" and isinstance(state, Mapping) else {}

@@ -8,11 +8,11 @@ imported.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from datastore_lab.errors import Corrupt, LabError, NotStorable, Untrusted
-from datastore_lab.records import CODEC_STATE, Codec, Record
+from datastore_lab.records import BESIDE, CODEC_STATE, Codec, Record
 from datastore_lab.registry import CODECS
 
 _CLAIMS = {
@@ -21,9 +21,16 @@ _CLAIMS = {
     "pandas.DataFrame": "table",
     "pandas.Series": "table",
     "pandas.Index": "table",
+    "pandas.Timestamp": "table",
+    "pandas.Timedelta": "table",
+    "pandas.Period": "table",
+    "pandas.Interval": "table",
+    "pandas.NaTType": "table",
+    "pandas.NAType": "table",
     "xarray.DataArray": "xarray",
     "xarray.Dataset": "xarray",
     "xarray.DataTree": "xarray",
+    "xarray.Variable": "xarray",
 }
 """Codec by top-level package and class name; whatever is not here is a plain Python value."""
 
@@ -116,6 +123,31 @@ def decode(record: Record) -> Any:
         raise
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise Corrupt(f"a record of kind {record.kind!r} can't be decoded: {error!r}") from error
+
+
+def with_attributes(record: Record, attrs: Mapping[str, Any]) -> Record:
+    """Add attributes that are not the object's own, so that `without_attributes` can take them off again.
+
+    Examples
+    --------
+    >>> record = Record("xarray", {}, {"note": "of the dataset"}, {})
+    >>> without_attributes(with_attributes(record, {"note": "of the item", "gain": 2})).meta
+    {'note': 'of the dataset'}
+    """
+    if not attrs:
+        return record
+    hidden = {name: record.meta[name] for name in attrs if name in record.meta}
+    beside = {"names": list(attrs), "hidden": hidden}
+    return record._replace(meta={**record.meta, **attrs, BESIDE: beside})
+
+
+def without_attributes(record: Record) -> Record:
+    """Give the record as the codec made it."""
+    beside = record.meta.get(BESIDE)
+    if not isinstance(beside, Mapping):
+        return record
+    own = {name: value for name, value in record.meta.items() if name not in {BESIDE, *beside["names"]}}
+    return record._replace(meta={**own, **beside["hidden"]})
 
 
 def kind_of(obj: Any) -> str:

@@ -34,6 +34,9 @@ ARRAY_ATTRIBUTES = "lab_attrs"
 CODEC_STATE = "lab_codec"
 """Reserved name in ``meta``: what the codec needs to decode; everything else is for people."""
 
+BESIDE = "lab_beside"
+"""Reserved name in ``meta``: which attributes were given beside the object, and what they hide of its own."""
+
 RESERVED = "lab_"
 """Prefix of every attribute name that belongs to the layout rather than to the user."""
 

@@ -78,6 +78,16 @@ def test_listing_loads_no_data(ws, monkeypatch):
     assert ws.get("D0", "big", lazy=True).shape == (1000,)
 
 
+def test_the_description_of_an_item_is_not_mixed_with_its_own_attributes(ws):
+    dataset = xr.Dataset({"x": ("t", [1, 2])}, attrs={"note": "of the dataset", "type": "calibration"})
+    ws.store("a", "x", dataset, note="of the item")
+    xr.testing.assert_identical(ws.get("a", "x"), dataset)
+    assert ws.get_info("a", "x")["note"] == "of the item"
+    ws.add_note("a", "x", "later")
+    xr.testing.assert_identical(ws.get("a", "x"), dataset)
+    xr.testing.assert_identical(ws.get("a", "x", lazy=True).load(), dataset)
+
+
 def test_what_get_gives_is_the_users_own(ws):
     original = np.zeros(3)
     ws.store("a", "b", original)

@@ -78,7 +78,7 @@ class Store(MutableMapping[KeyLike, Any]):
     def __getitem__(self, key: KeyLike) -> Any:
         if self.stat(key).kind == GROUP:
             return self.group(key)
-        return objects.decode(self.record(key))
+        return objects.decode(objects.without_attributes(self.record(key)))
 
     def __setitem__(self, key: KeyLike, obj: Any) -> None:
         self.put(key, obj)
@@ -133,8 +133,7 @@ class Store(MutableMapping[KeyLike, Any]):
         ReadOnly, BadKey, AlreadyExists, EngineError
         """
         full = self._for_change(key)
-        record = objects.encode(obj)
-        self.engine.write(full, record._replace(meta={**record.meta, **_checked(attrs or {})}))
+        self.engine.write(full, objects.with_attributes(objects.encode(obj), _checked(attrs or {})))
 
     # -- records and attributes ---------------------------------------------------------------------
 
