@@ -65,13 +65,31 @@ def parse(text: str) -> np.dtype[Any]:
 def check(dtype: np.dtype[Any]) -> None:
     """Refuse types that no store can hold."""
     if dtype.kind == "T":
+        _check_text(dtype)
         return
+    if _titled(dtype):
+        raise NotStorable(f"fields with titles ({dtype}) can't be stored; rename the fields", key=str(dtype))
     if dtype.hasobject:
         raise NotStorable(
             f"arrays of Python objects ({dtype}) can't be stored; convert to text, numbers or a structured "
             "type, or store a list",
             key=str(dtype),
         )
+
+
+def _check_text(dtype: Any) -> None:
+    if hasattr(dtype, "na_object"):
+        raise NotStorable(
+            f"text arrays with a missing value ({dtype}) can't be stored as they are; store a pandas Series "
+            "of dtype 'str', or a masked array",
+            key=str(dtype),
+        )
+
+
+def _titled(dtype: np.dtype[Any]) -> bool:
+    base = dtype.base
+    fields = [] if base.names is None else [base.fields[field] for field in base.names]  # type: ignore[index]
+    return any(len(field) > 2 or _titled(field[0]) for field in fields)
 
 
 def _fields(dtype: np.dtype[Any]) -> Any:

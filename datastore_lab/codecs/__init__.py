@@ -1,1 +1,1 @@
-"""Objects to records and back. Each codec is a leaf: it reaches others only through the callbacks given to it."""
+"""Objects to records and back. Each codec is a leaf: it reaches others only through its callbacks."""

@@ -1,0 +1,622 @@
+"""Objects through their codec, an engine and JSON text, and back: equal, and of the same type."""
+
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import fractions
+import json
+import math
+import pathlib
+import sys
+import types
+import uuid
+import zoneinfo
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+
+from datastore_lab import media
+from datastore_lab.codecs.array import ArrayCodec
+from datastore_lab.codecs.value import ValueCodec
+from datastore_lab.codecs.xarray import ArraysCodec
+from datastore_lab.engines.memory import MemoryEngine
+from datastore_lab.errors import Corrupt, NotStorable, Untrusted
+from datastore_lab.objects import decode, encode, forget_type, register_type
+from datastore_lab.records import CODEC_STATE, Record, check_record
+from datastore_lab.testing import strategies
+from datastore_lab.testing.equality import assert_same
+
+
+def through(record):
+    """Take a record through an engine, with its metadata as JSON text."""
+    check_record(record)
+    engine = MemoryEngine()
+    engine.write(("k",), record._replace(meta=media.from_json(media.to_json(record.meta))))
+    stat = engine.stat(("k",))
+    arrays = {name: engine.read(("k",), name) for name in stat.arrays}
+    return Record(stat.kind, arrays, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
+
+
+def trip(obj):
+    return decode(through(encode(obj)))
+
+
+class Colour(enum.Enum):
+    RED = "r"
+
+
+class Gain(enum.IntEnum):
+    HIGH = 10
+
+
+class Mode(enum.Flag):
+    AC = 1
+    FAST = 2
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    slope: float
+    data: object
+    order: int = dataclasses.field(default=1, init=False)
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    value: object
+
+
+class Spectrum:
+    """The storage protocol, as a user writes it."""
+
+    def __init__(self, values, note):
+        self.values, self.note = values, note
+
+    def storage_prepare(self):
+        return self.values, {"note": self.note, "shape": (1, 2)}
+
+    @classmethod
+    def storage_retrieve(cls, array, json):
+        assert json["shape"] == (1, 2)
+        return cls(array, json["note"])
+
+    def __eq__(self, other):
+        return (
+            type(other) is Spectrum and self.note == other.note and np.array_equal(self.values, other.values)
+        )
+
+    __hash__ = None
+
+
+def nested(levels, make):
+    value = make(0) if make is not dict else {}
+    for _ in range(levels - 1):
+        value = make(value)
+    return value
+
+
+VALUES = {
+    "none": None,
+    "true": True,
+    "int": 3,
+    "long": -(7**300),
+    "huge": 1 << 50_000,
+    "minus zero": -0.0,
+    "nan": math.nan,
+    "infinity": -math.inf,
+    "subnormal": 5e-324,
+    "complex": complex(-0.0, math.inf),
+    "text": "µV\0\n",
+    "bytes": b"\0\xff",
+    "long bytes": bytes(range(256)) * 8,
+    "bytearray": bytearray(b"ab"),
+    "long bytearray": bytearray(5000),
+    "datetime": dt.datetime(2026, 3, 1, 12, 30, 1, 5),  # noqa: DTZ001
+    "utc": dt.datetime(2026, 3, 1, tzinfo=dt.UTC),
+    "offset": dt.datetime(2026, 3, 1, tzinfo=dt.timezone(dt.timedelta(hours=-3, microseconds=1), "lab")),
+    "fold": dt.datetime(2020, 10, 25, 2, 30, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"), fold=1),
+    "year one": dt.date(1, 1, 1),
+    "time": dt.time(1, 2, 3, 4, tzinfo=dt.UTC),
+    "timedelta": dt.timedelta(-1, 5, 7),
+    "zone": zoneinfo.ZoneInfo("Asia/Tokyo"),
+    "decimal": decimal.Decimal("1.100"),
+    "decimal nan": decimal.Decimal("-0E+5"),
+    "fraction": fractions.Fraction(-1, 3),
+    "path": pathlib.Path("/data/run 1"),
+    "windows path": pathlib.PureWindowsPath(r"c:\data"),
+    "uuid": uuid.UUID(int=5),
+    "range": range(0, 10**30, 7),
+    "slice": slice(None, 5, None),
+    "ellipsis": ...,
+    "empty": [[], (), {}, set(), frozenset(), "", b""],
+    "list": [1, [2.0, "x"], None],
+    "tuple": (1, (2, [3])),
+    "set": {1, "1", (2, 3), None},
+    "frozenset": frozenset({frozenset({1}), 2}),
+    "keys": {1: "int", "1": "str", None: 0, (1, "a"): 1, 2.5: 2, b"x": 3, frozenset({1}): 4},
+    "order": {"z": 1, "a": 2, "m": 3},
+    "dollar": {"$float": "nan", "$tuple": [1]},
+    "dollar within": [{"$set": {"$x": 1}}],
+    "ordered": collections.OrderedDict([("b", 1), ("a", 2)]),
+    "default": collections.defaultdict(list, {"a": [1]}),
+    "counter": collections.Counter("abca"),
+    "deque": collections.deque([1, 2], maxlen=5),
+    "enum": {"colour": Colour.RED, "gain": Gain.HIGH, "mode": Mode.AC | Mode.FAST},
+    "named tuple": Point(1, [2]),
+    "dataclass": Fit(1.5, {"matrix": np.eye(2)}),
+    "slots": [Slotted((1,))],
+    "long list": list(range(100)),
+    "long floats": [math.nan, -0.0, *map(float, range(100))],
+    "matrix": [[1.5, 2.5, 3.5]] * 40,
+    "pairs": [(i, -i) for i in range(60)],
+    "long mix": [1, True, 2.0] * 40,
+    "long bools": [True, False] * 50,
+    "long complex": (1j,) * 100,
+    "ragged": [[1] * 50, [2] * 51],
+    "wide integers": [2**70] * 100,
+    "uneven types": [[1, 2]] * 40 + [(1, 2)],
+    "deep list": nested(100, lambda inner: [inner]),
+    "deep tuple": nested(100, lambda inner: (inner,)),
+    "deep mapping": nested(100, lambda inner: {"a": inner}),
+    "numpy inside": {"mean": np.float64(1.5), "n": np.int8(3), "t": np.datetime64("2026-01-01", "s")},
+    "odd numpy inside": [
+        np.longdouble(1) / 3,
+        np.complex64(1j),
+        np.str_("ab"),
+        np.void(b"ab"),
+        np.bool_(True),
+    ],
+    "arrays inside": {"a": {"b": np.eye(2)}, "a.b": np.arange(3), "list": [np.zeros((0, 2), ">i2")]},
+    "masked inside": [np.ma.masked_array([1, 2], [False, True])],
+    "protocol inside": [Spectrum(np.arange(4), "x")],
+    "protocol": Spectrum(None, {"deep": (Spectrum(np.eye(2), None),)}),
+    "frames inside": {"f": pd.DataFrame({"x": [1, 2]}), "d": xr.Dataset({"v": ("t", [1.0])})},
+    "pandas scalars": [
+        pd.Timestamp("2026-01-01", tz="UTC"),
+        pd.NaT,
+        pd.NA,
+        pd.Timedelta("1s"),
+        pd.Interval(0, 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_come_back_equal_and_of_the_same_type(name):
+    assert_same(trip(VALUES[name]), VALUES[name])
+
+
+@settings(max_examples=150, deadline=None)
+@given(strategies.values())
+def test_any_plain_value_comes_back(value):
+    assert_same(trip(value), value)
+
+
+def test_a_plain_mapping_is_readable_json():
+    record = encode({"rate": 1000.0, "name": "run", "channels": [1, 2], "trace": np.zeros(3)})
+    assert json.loads(json.dumps(record.meta[CODEC_STATE]["value"])) == {
+        "rate": 1000.0,
+        "name": "run",
+        "channels": [1, 2],
+        "trace": {"$record": {"kind": "array", "arrays": {"data": "trace"}}},
+    }
+    assert list(record.arrays) == ["trace"]
+
+
+def test_arrays_inside_are_named_by_their_place():
+    value = {"results": {"matrix": np.eye(2), "matrix_0": np.ones(3)}, "long": [0.5] * 100}
+    assert list(encode(value).arrays) == ["results.matrix", "results.matrix_0~2", "long"]
+    assert_same(trip(value), value)
+
+
+def test_long_lists_become_one_array():
+    arrays = encode({"m": [[1.0, 2.0]] * 1000}).arrays
+    assert arrays["m"].shape == (1000, 2)
+
+
+class Plain:
+    pass
+
+
+def cycle():
+    value = [1]
+    value.append({"again": value})
+    return value
+
+
+def endless():
+    made = Fit(1.0, None)
+    object.__setattr__(made, "data", {"self": made})
+    return made
+
+
+REFUSED = {
+    "object": ({"a": [1, 2, 3, Plain()]}, r"value\['a'\]\[3\].*Plain"),
+    "top": (Plain(), r"value is an object of .*Plain"),
+    "function": ([len], r"value\[0\]"),
+    "class": ({"cls": int}, r"value\['cls'\]"),
+    "surrogate": ({"t": ["\ud800"]}, r"value\['t'\]\[0\].*surrogate"),
+    "surrogate key": ([{"\ud800": 1}], r"value\[0\].*surrogate"),
+    "surrogate path": (pathlib.Path("\udcff"), "surrogate"),
+    "cycle": (cycle(), r"value\[1\]\['again'\] contains itself"),
+    "cycle of objects": (endless(), r"value\.data\['self'\] contains itself"),
+    "too deep": (nested(150, lambda inner: [inner]), "deeper than 100"),
+    "objects in an array": ({"x": np.array([object()])}, r"value\['x'\].*object"),
+    "subclass of dict": ({"d": type("Special", (dict,), {})()}, r"value\['d'\].*Special"),
+    "subclass of list": ([type("Special", (list,), {})()], r"value\[0\].*Special"),
+    "subclass of str": (type("Special", (str,), {})("x"), "Special"),
+    "factory": (collections.defaultdict(lambda: 1), "factory"),
+    "foreign zone": (dt.datetime(2026, 1, 1, tzinfo=type("Zone", (dt.tzinfo,), {})()), "time zone"),
+    "through a dataclass": ({"fit": Fit(1.0, [Plain()])}, r"value\['fit'\]\.data\[0\]"),
+    "through the protocol": ([Spectrum(None, [Plain()])], r"value\[0\].*\['note'\]\[0\]"),
+    "own class": (np.zeros(3).view(type("Own", (np.ndarray,), {})), "Own"),
+    "masked subclass": (type("Own", (np.ma.MaskedArray,), {})([1]), "Own"),
+    "missing text": (np.array(["a"], np.dtypes.StringDType(na_object=np.nan)), "missing"),
+    "titles": (np.zeros(2, [(("title", "x"), "f8")]), "titles"),
+    "sparse column": (pd.DataFrame({"s": pd.arrays.SparseArray([0, 1])}), "column 's'"),
+    "arrow column": (pd.DataFrame({"a": pd.array([1], dtype="int64[pyarrow]")}), "column 'a'"),
+    "object column": (pd.DataFrame({"a": [1], "o": [Plain()]}), r"column 'o': value\[0\]"),
+    "surrogate column": (pd.DataFrame({"o": ["\ud800"]}, dtype=object), "column 'o'.*surrogate"),
+    "subclass of frame": (type("Geo", (pd.DataFrame,), {})({"a": [1]}), "Geo"),
+    "frame attribute": (
+        pd.Series([1]).rename("x").pipe(lambda s: s.attrs.update(a=Plain()) or s),
+        r"attrs.*\['a'\]",
+    ),
+    "multi-index of xarray": (xr.Dataset(coords={"a": [1], "b": [2]}).stack(z=("a", "b")), "reset_index"),
+    "number as variable": (xr.Dataset({1: ("x", [1])}), "rename"),
+    "mixed variable": (xr.Dataset({"m": ("x", np.array([1, "a"], object))}), "variable 'm'"),
+    "attribute": (xr.DataArray([1], attrs={"bad": Plain()}), r"\['bad'\]"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_stored_is_refused_by_its_path(name):
+    obj, message = REFUSED[name]
+    with pytest.raises(NotStorable, match=f"(?s){message}"):
+        encode(obj)
+
+
+def test_a_local_class_is_refused_until_it_is_registered():
+    @dataclasses.dataclass
+    class Local:
+        x: int
+
+    with pytest.raises(NotStorable, match=r"value\['l'\].*register_type"):
+        encode({"l": Local(1)})
+    register_type(Local, lambda obj: obj.x, lambda x: Local(x), kind="tests.Local")
+    try:
+        assert_same(trip({"l": Local(5)})["l"].x, 5)
+    finally:
+        forget_type(Local)
+
+
+@pytest.fixture
+def module():
+    """Make a module that a session may have loaded or not."""
+    made = types.ModuleType("lab_test_module")
+    source = """
+import collections, dataclasses, enum
+@dataclasses.dataclass
+class Data: x: int
+class Choice(enum.Enum): A = 1
+Named = collections.namedtuple("Named", "a")
+class Proto:
+    def storage_prepare(self): return None, None
+    @classmethod
+    def storage_retrieve(cls, array, json): return cls()
+"""
+    sys.modules[made.__name__] = made
+    exec(source, made.__dict__)
+    yield made
+    sys.modules.pop(made.__name__, None)
+
+
+@pytest.mark.parametrize("make", ["Data(1)", "Choice.A", "Named(2)", "Proto()"])
+def test_a_class_that_is_not_loaded_is_never_imported(module, make, tmp_path, monkeypatch):
+    record = through(encode(eval(make, vars(module))))
+    assert type(decode(record)).__module__ == module.__name__
+    del sys.modules[module.__name__]
+    (tmp_path / f"{module.__name__}.py").write_text("raise SystemExit('this must not run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Untrusted, match="import lab_test_module"):
+        decode(record)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"$enum": {"class": "os:system", "name": "A"}},
+        {"$dataclass": {"class": "subprocess:Popen", "fields": {}}},
+        {"$namedtuple": {"class": "builtins:tuple", "fields": {}}},
+        {"$enum": {"class": "builtins:object.__subclasses__", "name": "A"}},
+    ],
+)
+def test_other_callables_of_loaded_modules_are_not_reached(state):
+    with pytest.raises(Untrusted):
+        decode(Record("value", {}, {CODEC_STATE: {"value": state}}, {}))
+    with pytest.raises(Untrusted):
+        decode(Record("object", {}, {CODEC_STATE: {"class": "subprocess:Popen"}}, {}))
+
+
+def test_changed_fields_are_not_guessed(module):
+    record = through(encode(module.Data(1)))
+    exec("@dataclasses.dataclass\nclass Data: y: int", vars(module))
+    with pytest.raises(Untrusted, match="fields"):
+        decode(record)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"value": {"$int": 5}},
+        {"value": {"$unknown": 1}},
+        {"value": {"$set": [[1]]}},
+        {"value": {"$packed": {"array": "missing", "levels": ["list"], "of": "int"}}},
+        {"value": {"$datetime": "yesterday"}},
+        {"value": {"$record": {}}},
+        {"text": "{"},
+    ],
+)
+def test_damaged_values_are_corrupt(state):
+    with pytest.raises(Corrupt):
+        decode(Record("value", {}, {CODEC_STATE: state}, {}))
+
+
+ARRAYS = {
+    "scalar": np.float64(1.5),
+    "structured scalar": np.array((1, 2.5), "i4,f8")[()],
+    "text scalar": np.str_("ab"),
+    "long double scalar": np.longdouble(1) / 3,
+    "not a time": np.datetime64("NaT", "ns"),
+    "no axes": np.array(5, ">i4"),
+    "empty": np.zeros((2, 0, 3), "f4"),
+    "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+    "strided": np.arange(20)[::-3],
+    "text": np.array(["a\0b", "", "é" * 300], np.dtypes.StringDType()),
+    "text without coercion": np.array(["a"], np.dtypes.StringDType(coerce=False)),
+    "masked": np.ma.masked_array([1.5, np.nan, -0.0], [True, False, True], fill_value=-1),
+    "masked without mask": np.ma.masked_array([1, 2]),
+    "masked no axes": np.ma.masked_array(5, True, hard_mask=True),
+    "masked text": np.ma.masked_array(["a", "b"], [False, True], fill_value="-"),
+    "masked structured": np.ma.masked_array(np.zeros(2, "i4,f8"), [(True, False), (False, False)]),
+    "masked constant": np.ma.masked,
+    "record array": np.rec.array([(1, 2.5), (3, 4.5)], dtype=[("a", ">i4"), ("b", "f8")]),
+    "record": np.rec.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")])[0],
+    "records in a plain array": np.rec.array([(1, 2)], dtype="i4,i4").view(np.ndarray),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_come_back(name):
+    assert_same(trip(ARRAYS[name]), ARRAYS[name])
+
+
+@settings(max_examples=100, deadline=None)
+@given(strategies.arrays())
+def test_any_array_comes_back(array):
+    assert_same(trip(array), array)
+
+
+def test_what_lies_under_a_mask_is_kept():
+    masked = np.ma.masked_array([7.0, 8.0], [True, False])
+    assert trip(masked).data.tobytes() == masked.data.tobytes()
+
+
+def test_a_memory_map_comes_back_as_an_array(tmp_path):
+    mapped = np.memmap(tmp_path / "m", "f8", "w+", shape=3)
+    assert_same(trip(mapped), np.zeros(3))
+
+
+TIMES = pd.date_range("2026-01-01", periods=3, freq="D", name="when")
+FRAME = pd.DataFrame(
+    {
+        "int": [1, 2, 3],
+        "float": [1.0, np.nan, -0.0],
+        "bool": [True, False, True],
+        "half": np.array([1, 2, 3], "f2"),
+        "big-endian": np.array([1, 2, 3], ">i4"),
+        "complex": [1j, 2, 3],
+        "text": ["a", None, "c\0"],
+        "text objects": pd.Series(["a", "b", "c"], dtype=object),
+        "mixed": pd.Series([1, "a", None], dtype=object),
+        "things": pd.Series([[1], (2,), {"x": np.float32(1)}], dtype=object),
+        "times": pd.date_range("2026", periods=3),
+        "seconds": pd.Series(np.array(["2026", "NaT", "1600"], "M8[s]")),
+        "zone": pd.date_range("2020-10-25", periods=3, freq="h", tz="Europe/Berlin"),
+        "utc": pd.date_range("2026", periods=3, tz="UTC"),
+        "offset": pd.date_range("2026", periods=3, tz=dt.timezone(dt.timedelta(hours=2))),
+        "spans": pd.to_timedelta([1, None, 3], unit="s"),
+        "category": pd.Categorical(["x", None, "y"], categories=["y", "x", "z"], ordered=True),
+        "numbers as category": pd.Categorical([1.5, 2.5, 1.5]),
+        "Int64": pd.array([1, None, 2**62 + 1], dtype="Int64"),
+        "UInt8": pd.array([1, None, 3], dtype="UInt8"),
+        "boolean": pd.array([True, None, False], dtype="boolean"),
+        "Float32": pd.array([1.5, None, 2], dtype="Float32"),
+        "string": pd.array(["a", None, "b"], dtype="string"),
+        "string in python": pd.array(["a", None, "b"], dtype=pd.StringDtype("python", na_value=np.nan)),
+        "period": pd.period_range("2026", periods=3, freq="M"),
+        "interval": pd.interval_range(0.0, 3.0, closed="left"),
+    }
+)
+FRAME.attrs = {"source": "bench", "shape": (1, 2)}
+
+TABLES = {
+    "everything": FRAME,
+    "no rows": FRAME.iloc[:0],
+    "empty": pd.DataFrame(),
+    "only rows": pd.DataFrame(index=["a", "b"]),
+    "only columns": pd.DataFrame(columns=["a", "b"]),
+    "duplicates": pd.DataFrame(np.eye(3), columns=["a", "a", "a"], index=TIMES),
+    "index like a column": pd.DataFrame({"when": [1, 2, 3]}, index=TIMES),
+    "column like a mask": pd.DataFrame({"x.mask": [1, 2], "x": pd.array([1, None], dtype="Int8")}),
+    "column named labels": pd.DataFrame({"labels": [1], "columns": [2], "index": [3]}),
+    "numbers as names": pd.DataFrame(np.eye(2)),
+    "odd names": pd.DataFrame([[1, 2, 3, 4, 5]], columns=[1, "a", None, 2.5, ("t", 1)]),
+    "empty name": pd.DataFrame({"": [1], "a/b": [2], "..": [3], "\n": [4]}),
+    "dates as names": pd.DataFrame([[1, 2]], columns=pd.date_range("2026", periods=2, freq="D", name="day")),
+    "name of the columns": pd.DataFrame({"x": [1]}).rename_axis(columns="what"),
+    "object names": pd.DataFrame([[1]], columns=pd.Index(["x"], dtype=object, name=("a", 1))),
+    "rows and columns of levels": pd.DataFrame(
+        np.arange(4).reshape(2, 2),
+        index=pd.MultiIndex.from_tuples([("a", 1), ("a", None)], names=["k", None]),
+        columns=pd.MultiIndex.from_product([["u"], [1, 2]], names=["c", "d"]),
+    ),
+    "range": pd.DataFrame({"x": [1, 2]}, index=pd.RangeIndex(10, 4, -3, name="r")),
+    "duplicated rows": pd.DataFrame({"x": [1, 2]}, index=["a", "a"]),
+    "unique labels": pd.DataFrame({"x": [1]}).set_flags(allows_duplicate_labels=False),
+    **{
+        f"index of {name}": FRAME.set_index(name)[["int"]]
+        for name in FRAME.columns
+        if name not in {"int", "things", "half"}
+    },
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_frames_come_back(name):
+    assert_same(trip(TABLES[name]), TABLES[name])
+
+
+@pytest.mark.parametrize("column", FRAME.columns)
+def test_series_come_back(column):
+    assert_same(trip(FRAME[column]), FRAME[column])
+
+
+INDEXES = [
+    pd.Index([1, 2], name="q"),
+    pd.Index([]),
+    pd.Index(["a", 1], name=("x", 2)),
+    pd.RangeIndex(2, 10, 3),
+    pd.date_range("2026", periods=3, freq="ME"),
+    pd.date_range("2026", periods=3, freq="B", tz="America/New_York"),
+    pd.timedelta_range("0s", periods=2, freq="h"),
+    pd.period_range("2026", periods=2, freq="Q"),
+    pd.CategoricalIndex(["a", "b"], ordered=True),
+    pd.MultiIndex.from_product([[1, 2], ["a"]], names=["u", None])[:1],
+    pd.MultiIndex.from_arrays([[1]], names=["single"]),
+]
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=range(len(INDEXES)))
+def test_indexes_come_back(index):
+    assert_same(trip(index), index)
+
+
+@settings(max_examples=60, deadline=None)
+@given(strategies.frames())
+def test_any_frame_comes_back(frame):
+    assert_same(trip(frame), frame)
+
+
+def test_columns_are_arrays_over_the_rows():
+    record = encode(pd.DataFrame({"v": [1.0, 2.0]}, index=pd.Index([5, 6], name="t")))
+    assert record.dims == {"v": ("t",), "t": ("t",)}
+    assert record.arrays["t"].tolist() == [5, 6]
+
+
+DATASET = xr.Dataset(
+    {
+        "v": (
+            ("t", "x"),
+            np.arange(6.0).reshape(2, 3),
+            {"units": "V", "range": np.array([0, 5]), "pair": (1, 2)},
+        ),
+        "when": ((), np.datetime64("2026", "s")),
+        "objects": ("t", np.array(["a", "bb"], object)),
+        "text": ("t", np.array(["a", "bb"], np.dtypes.StringDType())),
+        "fixed": ("t", np.array(["a", "bb"])),
+        "half": ("t", np.array([1, 2], ">f2")),
+    },
+    {"t": pd.date_range("2026", periods=2), "x": ["p", "q", "r"], "label": ("x", [1, 2, 3]), "where": 5},
+    {"title": "bench", "none": None, "nan": float("nan"), "lab_x": 1, "single": np.float32(2), 1: 2},
+)
+
+GRIDS = {
+    "dataset": DATASET,
+    "empty": xr.Dataset(),
+    "without indexes": DATASET.drop_indexes(["x", "t"]),
+    "computed later": DATASET.chunk(),
+    "array": DATASET["v"],
+    "without name": DATASET["v"].rename(None),
+    "tuple as name": DATASET["v"].rename(("u", 1)),
+    "empty name": DATASET["v"].rename(""),
+    "coordinate": DATASET["t"],
+    "named like its dimension": xr.DataArray([1, 2], dims="x", name="x"),
+    "dimension called data": xr.DataArray([1, 2], dims="data"),
+    "single value": xr.DataArray(5.0, name="x"),
+    "no values": xr.DataArray(np.zeros((2, 0), ">f4")),
+    "variable": DATASET["v"].variable,
+    "index variable": DATASET["t"].variable,
+    "tree": xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(attrs={"a": 1}),
+            "/g": DATASET,
+            "/g/h": xr.Dataset({"z": ("t", [1, 2])}),
+            "/i": xr.Dataset({"v": ("t", [1])}),
+        },
+        name="root",
+    ),
+    "empty tree": xr.DataTree(),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_xarray_comes_back(name):
+    assert_same(trip(GRIDS[name]), GRIDS[name])
+
+
+def test_attributes_are_where_people_look():
+    record = encode(DATASET)
+    assert record.meta["title"] == "bench"
+    assert record.meta["lab_attrs"]["v"] == {"units": "V"}
+
+
+def test_a_stream_is_a_dataset():
+    record = Record(
+        "stream",
+        {"time": np.arange(3), "v": np.zeros((3, 2)), "odd": np.zeros(5), "odd_0": np.zeros(4)},
+        {"rate": 10.0, "units": {"v": "V", "odd": None}, "lab_attrs": {"v": {"gain": 2}}},
+        {"time": ("time",), "v": ("time", "channel"), "odd": ("time",)},
+    )
+    dataset = decode(through(record))
+    assert dataset.sizes["time"] == 3
+    assert dataset["v"].attrs == {"units": "V", "gain": 2}
+    assert dataset["odd"].shape == (5,)
+    assert dataset.attrs == {"rate": 10.0}
+    assert list(dataset.coords) == ["time"]
+    assert decode(record._replace(kind="arrays")).identical(dataset)
+
+
+def test_bare_arrays_are_no_form_of_an_object():
+    with pytest.raises(NotStorable):
+        ArraysCodec(encode, decode).encode([1])
+
+
+def test_codecs_work_without_the_others():
+    assert ValueCodec().decode(ValueCodec().encode([1, (2,)])) == [1, (2,)]
+    with pytest.raises(NotStorable):
+        ValueCodec().encode([np.zeros(3)])
+    assert ArrayCodec().decode(ArrayCodec().encode(np.int8(3))) == 3
+
+
+def test_a_protocol_that_gives_something_else_is_named():
+    class Odd(Spectrum):
+        def storage_prepare(self):
+            return 5
+
+    globals()["Odd"] = Odd
+    Odd.__qualname__ = "Odd"
+    try:
+        with pytest.raises(NotStorable, match=r"Odd\.storage_prepare\(\) must give"):
+            encode(Odd(None, None))
+    finally:
+        del globals()["Odd"]
