@@ -1,0 +1,307 @@
+"""How names and attributes are written in Zarr's metadata, and read back.
+
+Groups carry the record's attributes as they are, with floats that JSON lacks tagged; ``lab_kind`` is the
+kind, ``lab_arrays`` the names of the record's arrays in order, ``lab_name`` the full name where the folder's
+name was cut. Arrays carry their own attributes plus ``lab_xxh3`` (checksum of the whole) and, where Zarr
+lacks the type, ``lab_dtype``; an axis of the bytes of an item is named ``lab_item_<size>``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datastore_lab import dtypes, media
+from datastore_lab.engines._zarr_types import (
+    BYTE,
+    TEXT,
+    ask_zarr,
+    fill_value,
+    numpy_type,
+    stored_type,
+    zarr_type,
+)
+from datastore_lab.errors import Corrupt, Foreign, NotStorable
+from datastore_lab.records import ArrayInfo, default_dims
+
+METADATA = "zarr.json"
+KIND, ARRAYS, NAME, DTYPE, CHECKSUM = "lab_kind", "lab_arrays", "lab_name", "lab_dtype", "lab_xxh3"
+_GROUP_LAYOUT = {KIND, ARRAYS, NAME}
+_ARRAY_LAYOUT = {NAME, DTYPE, CHECKSUM}
+
+
+def escape(part: str) -> str:
+    """Turn a name into that of a folder; the name of the metadata files is escaped too."""
+    text = media.escape_file(part)
+    return f"%{ord(text[0]):02X}{text[1:]}" if text.casefold() == METADATA else text
+
+
+def unescape(folder: str) -> str | None:
+    """Turn a folder's name back; None where it was cut, the name itself where `escape` did not make it."""
+    try:
+        part = media.unescape_file(folder)
+        if part is None:
+            return None
+        return part if part and escape(part) == folder else folder
+    except UnicodeEncodeError:
+        return folder
+
+
+class ArrayDoc(NamedTuple):
+    """The metadata of one stored array.
+
+    Attributes
+    ----------
+    dtype, stored : dtype
+        As users see it, and as Zarr holds it.
+    shape, chunks : tuple of int
+        Of what is stored: with one more axis where items are stored as bytes.
+    dims : tuple of str
+        Of the array as users see it.
+    packing : str
+        Codec after the bytes: ``"zstd"``, ``"crc32c"`` or ``""``.
+    endian : str
+        ``"<"`` or ``">"``, of the stored bytes.
+    prefix, separator : str
+        How chunk files are named.
+    attributes : mapping
+        All attributes, ours included, untagged.
+    simple : bool
+        Whether the chunks can be read without zarr.
+    """
+
+    dtype: np.dtype[Any]
+    stored: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dims: tuple[str, ...]
+    packing: str
+    endian: str
+    prefix: str
+    separator: str
+    attributes: Mapping[str, Any]
+    simple: bool
+
+    @property
+    def as_bytes(self) -> bool:
+        """Whether an item is stored as a row of bytes."""
+        return self.stored == BYTE and self.dtype != BYTE
+
+    @property
+    def is_text(self) -> bool:
+        """Whether items are stored as text of variable length."""
+        return self.stored.kind == "T"
+
+    @property
+    def user_shape(self) -> tuple[int, ...]:
+        """Shape of the array as users see it."""
+        return self.shape[:-1] if self.as_bytes else self.shape
+
+    @property
+    def user_chunks(self) -> tuple[int, ...]:
+        """Shape of a chunk as users see it."""
+        return self.chunks[:-1] if self.as_bytes else self.chunks
+
+    def chunk_name(self, index: tuple[int, ...]) -> str:
+        """Name of the file of one chunk, relative to the array's folder."""
+        if not index and not self.prefix:
+            return "0"
+        numbers = map(str, index)
+        return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
+
+    def info(self) -> ArrayInfo:
+        """Describe the array."""
+        shape, chunks = self.user_shape, self.user_chunks
+        whole = all(chunk >= length for chunk, length in zip(chunks, shape, strict=True))
+        size = math.prod(shape) * self.dtype.itemsize
+        return ArrayInfo(dtypes.name(self.dtype), shape, self.dims, size, None if whole else chunks)
+
+    def user_attributes(self) -> dict[str, Any]:
+        """Give the attributes that are not the layout's."""
+        return {name: value for name, value in self.attributes.items() if name not in _ARRAY_LAYOUT}
+
+    def to_json(self) -> bytes:
+        """Give the content of ``zarr.json``."""
+        return _dump(
+            {
+                "zarr_format": 3,
+                "node_type": "array",
+                "shape": self.shape,
+                "data_type": zarr_type(self.stored),
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self.chunks}},
+                # all chunks in one folder: no intermediate folders to make and to sync for every append
+                "chunk_key_encoding": {"name": "default", "configuration": {"separator": self.separator}},
+                "fill_value": fill_value(self.stored),
+                "codecs": _codecs(self.stored, self.packing),
+                "attributes": media.tag_floats(self.attributes),
+                "dimension_names": [
+                    *self.dims,
+                    *([f"lab_item_{self.dtype.itemsize}"] if self.as_bytes else []),
+                ],
+                "storage_transformers": [],
+            }
+        )
+
+
+def new_array(
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    dims: tuple[str, ...],
+    chunks: tuple[int, ...],
+    *,
+    stored: np.dtype[Any],
+    packing: str,
+    attributes: Mapping[str, Any],
+) -> ArrayDoc:
+    """Describe an array that is to be written; `shape` and `chunks` as users see them."""
+    dtype = np.dtype(TEXT) if dtype.kind == "T" else dtype
+    layout: dict[str, Any] = {}
+    if unescape(escape(name)) is None:
+        layout[NAME] = name
+    if stored != dtype:
+        layout[DTYPE] = dtypes.name(dtype)
+    item = (dtype.itemsize,) if stored == BYTE and dtype != BYTE else ()
+    block = (*chunks, *(max(size, 1) for size in item))
+    attributes = {**attributes, **layout}
+    return ArrayDoc(
+        dtype, stored, (*shape, *item), block, dims, packing, "<", "c", ".", attributes, simple=True
+    )
+
+
+def group_json(attributes: Mapping[str, Any]) -> bytes:
+    """Give the content of a new group's ``zarr.json``."""
+    return changed({"zarr_format": 3, "node_type": "group"}, attributes=attributes)
+
+
+def changed(doc: Mapping[str, Any], **fields: Any) -> bytes:
+    """Give the content of a ``zarr.json`` that was parsed, with other fields.
+
+    Consolidated metadata, a copy of what lies below, would be out of date after any change: it is left out.
+    """
+    merged = {name: value for name, value in {**doc, **fields}.items() if name != "consolidated_metadata"}
+    return _dump({**merged, "attributes": media.tag_floats(merged.get("attributes", {}))})
+
+
+def user_meta(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the attributes of a group that are not the layout's."""
+    return {name: value for name, value in attributes.items() if name not in _GROUP_LAYOUT}
+
+
+def parse(raw: bytes, where: str) -> dict[str, Any]:
+    """Read a ``zarr.json`` as far as to know that it is one.
+
+    Raises
+    ------
+    Corrupt
+        If it is not valid metadata.
+    Foreign
+        If it is that of another version of the format.
+    """
+    try:
+        doc = json.loads(raw)
+        version = doc["zarr_format"]
+        known = doc["node_type"] in {"group", "array"} and isinstance(doc.get("attributes", {}), dict)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Corrupt(
+            f"the metadata {where!r} is damaged ({error!r}); restore it or delete its folder", key=where
+        ) from error
+    if not known:
+        raise Corrupt(f"the metadata {where!r} is neither a group's nor an array's; restore it", key=where)
+    if version != 3:
+        raise Foreign(f"{where!r} is Zarr of version {version!r}; only version 3 is read", key=where)
+    doc["attributes"] = media.untag_floats(doc.get("attributes", {}))
+    return doc  # type: ignore[no-any-return]
+
+
+def parse_array(doc: Mapping[str, Any], name: str, where: str) -> ArrayDoc:
+    """Understand the metadata of an array; that of other programs as far as to describe it.
+
+    Raises
+    ------
+    Corrupt
+        If it is not valid.
+    """
+    try:
+        return _parse_array(doc, name)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        if isinstance(error, Corrupt):
+            raise
+        raise Corrupt(
+            f"the metadata {where!r} is damaged ({error!r}); restore it or delete its folder", key=where
+        ) from error
+
+
+def _parse_array(doc: Mapping[str, Any], name: str) -> ArrayDoc:
+    attributes = doc["attributes"]
+    shape = _lengths(doc["shape"], 0)
+    grid = doc["chunk_grid"]
+    chunks = _lengths(grid["configuration"]["chunk_shape"], 1) if grid["name"] == "regular" else shape
+    if len(chunks) != len(shape):
+        raise ValueError("chunks and shape differ in length")
+    stored = numpy_type(doc["data_type"])
+    packing, endian, known = _read_codecs(doc["codecs"], stored)
+    prefix, separator = _key_encoding(doc["chunk_key_encoding"])
+    simple = bool(
+        known and stored is not None and grid["name"] == "regular" and not doc.get("storage_transformers")
+    )
+    if stored is None:
+        stored = ask_zarr(doc)
+    dtype = dtypes.parse(attributes[DTYPE]) if DTYPE in attributes else stored
+    as_bytes = stored == BYTE and dtype != BYTE
+    ndim = len(shape) - as_bytes
+    if DTYPE in attributes and (
+        stored_type(dtype, as_bytes=as_bytes) != stored or (as_bytes and shape[-1:] != (dtype.itemsize,))
+    ):
+        raise ValueError(f"items of {attributes[DTYPE]!r} are not stored like this")
+    names = doc.get("dimension_names") or [None] * len(shape)
+    defaults = default_dims(name, ndim)
+    dims = tuple(str(given or default) for given, default in zip(names, defaults, strict=False))
+    return ArrayDoc(
+        dtype, stored, shape, chunks, dims, packing, endian, prefix, separator, attributes, simple
+    )
+
+
+def _lengths(values: Any, least: int) -> tuple[int, ...]:
+    if not isinstance(values, list) or any(type(value) is not int or value < least for value in values):
+        raise ValueError(f"{values!r} is not a shape")
+    return tuple(values)
+
+
+def _codecs(stored: np.dtype[Any], packing: str) -> list[dict[str, Any]]:
+    first: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    if stored.kind == "T":
+        first = {"name": "vlen-utf8", "configuration": {}}
+    elif stored.itemsize == 1:
+        first = {"name": "bytes"}
+    zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": True}}
+    packings: dict[str, list[dict[str, Any]]] = {"zstd": [zstd], "crc32c": [{"name": "crc32c"}]}
+    return [first, *packings.get(packing, [])]
+
+
+def _read_codecs(codecs: Any, stored: np.dtype[Any] | None) -> tuple[str, str, bool]:
+    """Give packing, byte order, and whether these are codecs that are decoded here."""
+    names = [codec if isinstance(codec, str) else codec["name"] for codec in codecs]
+    first = "vlen-utf8" if stored is not None and stored.kind == "T" else "bytes"
+    known = names[:1] == [first] and len(names) <= 2 and set(names[1:]) <= {"zstd", "crc32c"}
+    settings = codecs[0].get("configuration", {}) if isinstance(codecs[0], dict) else {}
+    return "".join(names[1:2]), ">" if settings.get("endian") == "big" else "<", known
+
+
+def _key_encoding(encoding: Mapping[str, Any]) -> tuple[str, str]:
+    default = encoding["name"] == "default"
+    separator = encoding.get("configuration", {}).get("separator", "/" if default else ".")
+    if separator not in {"/", "."} or encoding["name"] not in {"default", "v2"}:
+        raise ValueError(f"unknown chunk key encoding {encoding!r}")
+    return "c" if default else "", separator
+
+
+def _dump(doc: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(doc, ensure_ascii=False, allow_nan=False, indent=1).encode()
+    except ValueError as error:  # an int of more digits than Python turns into text
+        raise NotStorable(f"the attributes can't be written as JSON: {error}") from error

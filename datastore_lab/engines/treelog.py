@@ -1,0 +1,259 @@
+"""Transactions on a folder tree: a redo log in a folder beside it.
+
+Beside the tree ``<path>`` there is, while it is open for writing, the folder ``<path>-journal`` with
+
+- ``lock``: an exclusive lock, and who holds it (JSON: host, pid, since);
+- ``stage/``: new files and folders, complete and synced before they are named in the log;
+- ``hold/``: what a commit has taken out of the tree, either to be put elsewhere or to be deleted;
+- ``log``: the commit. JSON of two lists of renames, ``takes`` (tree to hold) and ``puts`` (stage or hold
+  to tree), with paths ``t/...`` in the tree and ``j/...`` in the journal folder.
+
+The commit point is the rename of ``log.new`` to ``log``. After it the renames are carried out, the folders
+synced, and the log removed. A take is done if its target is there; a put is done if its source is gone;
+so a log can be carried out again after any interruption. Only where a commit *moves* something, a take's
+target disappears again in the second round: there the log is renamed to ``log.puts`` between the rounds.
+A complete log is carried out at the next opening, leftovers without a log are discarded. The folder
+vanishes when the tree is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import time
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import xxhash
+
+from datastore_lab.engines import _zarr_files as files
+from datastore_lab.engines._zarr_overlay import Plan
+from datastore_lab.errors import Corrupt, EngineError, Locked, ReadOnly
+from datastore_lab.locks import FileLock
+
+_LOG, _PUTS = "log", "log.puts"
+_RACE = 0.2
+"""How long a writer waits for the lock, in seconds: a reader takes it for a moment to complete a commit."""
+
+
+class TreeLog:
+    """The journal folder of one tree.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path of the tree; the journal folder lies beside it.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.home = root + "-journal"
+        self.stage = os.path.join(self.home, "stage")
+        self.hold = os.path.join(self.home, "hold")
+        self._release: weakref.finalize[..., TreeLog] | None = None
+        self._numbers = itertools.count()
+        self._unsynced: list[str] = []
+
+    # -- the lock ----------------------------------------------------------------------------------
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._release is not None
+
+    def lock(self) -> None:
+        """Take the lock, making the folder if it is missing; then bring the tree to its last commit.
+
+        Raises
+        ------
+        Locked
+            If another writer has it, in this process or another.
+        ReadOnly
+            If the place can't be written.
+        """
+        try:
+            lock = self._take()
+        except Locked:
+            raise
+        except OSError as error:
+            kind = (
+                ReadOnly if isinstance(error, PermissionError) or error.errno == errno.EROFS else EngineError
+            )
+            raise kind(
+                f"{self.home!r} can't be made ({error.strerror}); open with mode 'r' to read", key=self.root
+            ) from error
+        self._release = weakref.finalize(self, _let_go, lock, self.home, os.getpid())
+        self.recover()
+        for folder in (self.stage, self.hold):
+            if not os.path.isdir(folder):
+                files.make_folder(folder)
+        files.sync(self.home)
+        files.sync(os.path.dirname(self.home))
+
+    def _take(self) -> FileLock:
+        while True:
+            with contextlib.suppress(FileExistsError):
+                files.make_folder(self.home)
+            # its last holder removes the folder: then it is made again
+            with contextlib.suppress(FileNotFoundError):
+                return FileLock(os.path.join(self.home, "lock"), repr(self.root), timeout=_RACE)
+
+    def close(self) -> None:
+        """Give the lock back and remove the folder, unless a commit in it could not be carried out."""
+        if self._release is not None:
+            release, self._release = self._release, None
+            release()
+
+    # -- commits -----------------------------------------------------------------------------------
+
+    def new(self, name: str = "") -> str:
+        """Give a fresh path in the stage."""
+        return os.path.join(self.stage, f"{next(self._numbers)}{name}")
+
+    def _new_hold(self) -> str:
+        return os.path.join(self.hold, str(next(self._numbers)))
+
+    def write(self, path: str, *buffers: Any) -> None:
+        """Write a file in the stage; it becomes durable with the commit."""
+        files.write(path, *buffers)
+        self._unsynced.append(path)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder in the stage; it becomes durable with the commit."""
+        files.make_folder(path)
+        self._unsynced.append(path)
+
+    def discard(self) -> int:
+        """Drop everything that is staged and no part of a commit; returns the bytes of it."""
+        self._unsynced.clear()
+        return files.empty(self.stage)
+
+    def commit(self, overlay: Any) -> None:
+        """Make pending changes true, durably and as a whole."""
+        plan = overlay.plan(self._new_hold, self.stage)
+        if not plan.takes and not plan.puts:
+            return
+        for path in self._unsynced:
+            files.sync(path)
+        self._unsynced.clear()
+        files.sync(self.stage)
+        log = os.path.join(self.home, _LOG)
+        with contextlib.suppress(FileNotFoundError):
+            files.unlink(log + ".new")
+        files.write(log + ".new", self._to_text(plan))
+        files.sync(log + ".new")
+        files.rename(log + ".new", log)
+        files.sync(self.home)
+        self._carry_out(plan, takes_are_done=False)
+
+    def pending(self) -> bool:
+        """Whether there is a commit that is not carried out."""
+        return os.path.lexists(os.path.join(self.home, _LOG)) or os.path.lexists(
+            os.path.join(self.home, _PUTS)
+        )
+
+    def recover(self) -> None:
+        """Carry out a commit that was interrupted, and discard what was no commit; needs the lock."""
+        for name in (_LOG, _PUTS):
+            path = os.path.join(self.home, name)
+            if os.path.lexists(path):
+                self._carry_out(self._from_text(path), takes_are_done=name == _PUTS)
+        with contextlib.suppress(FileNotFoundError):
+            files.unlink(os.path.join(self.home, "log.new"))
+        self.discard()
+        files.empty(self.hold)
+
+    def _carry_out(self, plan: Plan, *, takes_are_done: bool) -> None:
+        moves = any(source.startswith(self.hold + os.sep) for source, _ in plan.puts)
+        log, puts = os.path.join(self.home, _LOG), os.path.join(self.home, _PUTS)
+        if not takes_are_done:
+            for source, target in plan.takes:
+                if not os.path.lexists(target) and os.path.lexists(source):
+                    files.rename(source, target)
+            if moves:
+                self._sync_all([self.hold, *(os.path.dirname(source) for source, _ in plan.takes)])
+                files.rename(log, puts)
+                files.sync(self.home)
+        for source, target in plan.puts:
+            if os.path.lexists(source):
+                files.rename(source, target)
+        changed = [
+            os.path.dirname(path)
+            for path in itertools.chain((s for s, _ in plan.takes), (t for _, t in plan.puts))
+        ]
+        self._sync_all([*changed, self.hold] if plan.takes else changed)
+        self.touch()
+        files.unlink(puts if moves else log)
+        if plan.takes:  # a log that came back after a power cut would find its takes undone
+            files.sync(self.home)
+            files.empty(self.hold)
+
+    def _sync_all(self, folders: Iterable[str]) -> None:
+        for folder in dict.fromkeys(folders):
+            if folder.startswith(self.home) and folder != self.hold:
+                continue
+            if os.path.isdir(folder):  # it may itself have been taken out of the tree
+                files.sync(folder)
+
+    def touch(self) -> None:
+        """Let the tree's revision grow: it is the time stamp of the root's metadata, in ns."""
+        path = os.path.join(self.root, "zarr.json")
+        number = max(time.time_ns(), os.stat(path).st_mtime_ns + 1)
+        try:
+            os.utime(path, ns=(number, number))
+        except PermissionError:  # only the owner may set a time; a member of the group may say "now"
+            os.utime(path)
+
+    # -- the log file ------------------------------------------------------------------------------
+
+    def _to_text(self, plan: Plan) -> bytes:
+        lists = [[[self._short(path) for path in pair] for pair in pairs] for pairs in plan]
+        body = json.dumps({"takes": lists[0], "puts": lists[1]})
+        return f"{xxhash.xxh3_128_hexdigest(body.encode())}\n{body}\n".encode()
+
+    def _from_text(self, path: str) -> Plan:
+        with open(path, "rb") as file:
+            digest, _, body = file.read().partition(b"\n")
+        body = body.removesuffix(b"\n")
+        if xxhash.xxh3_128_hexdigest(body).encode() != digest:
+            raise Corrupt(
+                f"the commit log {path!r} is damaged, so the last change of {self.root!r} can't be "
+                "completed; copy both folders away, then remove the log to open the store as it is",
+                key=path,
+            )
+        lists = json.loads(body)
+        return Plan(*([(self._long(a), self._long(b)) for a, b in lists[name]] for name in ("takes", "puts")))
+
+    def _short(self, path: str) -> str:
+        for sign, folder in (("j", self.home), ("t", self.root)):
+            if path.startswith(folder + os.sep):
+                return f"{sign}/{path[len(folder) + 1 :]}"
+        raise EngineError(f"{path!r} lies neither in the store nor in its journal", key=path)
+
+    def _long(self, path: str) -> str:
+        if path[:2] not in {"j/", "t/"} or ".." in path.split("/"):
+            raise Corrupt(
+                f"the commit log of {self.root!r} names {path!r}, which leads out of the store", key=self.root
+            )
+        return os.path.join(self.home if path[0] == "j" else self.root, path[2:])
+
+
+def _let_go(lock: FileLock, home: str, owner: int) -> None:
+    """Remove the folder, the lock last, unless there is a commit in it; a forked child only lets go."""
+    logs = (os.path.join(home, _LOG), os.path.join(home, _PUTS))
+    if os.getpid() != owner or any(map(os.path.lexists, logs)):
+        lock.release(remove=False)
+        return
+    try:
+        for name in ("stage", "hold", "log.new"):
+            path = os.path.join(home, name)
+            if os.path.lexists(path):
+                files.remove_tree(path)
+    finally:
+        lock.release()
+    with contextlib.suppress(OSError):  # the next writer may have its lock in it already
+        os.rmdir(home)
