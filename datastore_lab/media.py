@@ -134,13 +134,20 @@ def checksum(array: NDArray[Any]) -> str:
     >>> checksum(np.zeros(3)) == checksum(np.zeros((3, 2))[:, 0])
     True
     """
+    state = xxhash.xxh3_128()
+    add_checksum(state, array)
+    return state.hexdigest()
+
+
+def add_checksum(state: xxhash.xxh3_128, array: NDArray[Any]) -> None:
+    """Go on with a checksum: rows added one block after the other give that of the whole."""
     import numpy as np
 
-    if array.dtype.kind == "T":  # its bytes are pointers: the UTF-8 texts, each after its length, instead
+    if array.dtype.kind == "T":  # its bytes are pointers: the UTF-8 texts instead
         texts = [str(text).encode("utf-8", "surrogatepass") for text in array.reshape(-1).tolist()]
-        return xxhash.xxh3_128_hexdigest(b"".join(b"%d:%s" % (len(text), text) for text in texts))  # type: ignore[no-any-return]
-    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return xxhash.xxh3_128_hexdigest(raw.data)
+        state.update(b"".join(b"%d:%s" % (len(text), text) for text in texts))
+    elif array.dtype.itemsize:
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 _UNSAFE = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f]')

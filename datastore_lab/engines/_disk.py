@@ -1,0 +1,97 @@
+"""The calls that change a disk, in one place, so that tests can record every one of them or let it fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from datastore_lab import media
+
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_LARGEST = 1 << 30  # one call moves at most 2 GiB on Linux
+
+
+class Disk:
+    """Positioned reads and writes, and the names and barriers around them.
+
+    A subclass that records or fails these calls sees everything that an engine does to a disk.
+    """
+
+    def open(self, path: str, flags: int) -> int:
+        """Open a file by the flags of `os.open`."""
+        return os.open(path, flags | _BINARY, 0o666)
+
+    def close(self, handle: int) -> None:
+        """Release a file."""
+        os.close(handle)
+
+    def size(self, handle: int) -> int:
+        """Give the length of a file in bytes."""
+        return os.fstat(handle).st_size
+
+    def read(self, handle: int, view: memoryview, at: int) -> int:
+        """Fill `view` from byte `at` on; returns how many bytes there were."""
+        done = 0
+        while done < len(view):
+            got = _read_once(handle, view[done : done + _LARGEST], at + done)
+            if not got:
+                break
+            done += got
+        return done
+
+    def write(self, handle: int, view: memoryview, at: int) -> None:
+        """Write all of `view` at byte `at`."""
+        done = 0
+        while done < len(view):
+            done += _write_once(handle, view[done : done + _LARGEST], at + done)
+
+    def truncate(self, handle: int, size: int) -> None:
+        """Set the length of a file."""
+        os.ftruncate(handle, size)
+
+    def sync(self, handle: int) -> None:
+        """Return when the bytes of a file are durable."""
+        _sync(handle)
+
+    def sync_folder(self, path: str) -> None:
+        """Return when the names beside a file are durable."""
+        media.sync_folder(Path(path).absolute().parent)
+
+    def replace(self, source: str, target: str) -> None:
+        """Give a file the name of another, which is gone."""
+        os.replace(source, target)  # noqa: PTH105 (the seam that tests record)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+def bytes_at(disk: Disk, handle: int, at: int, count: int) -> bytes:
+    """Read `count` bytes, or fewer at the end of the file."""
+    buffer = bytearray(count)
+    got = disk.read(handle, memoryview(buffer), at)
+    return bytes(buffer[:got])
+
+
+if hasattr(os, "preadv"):
+
+    def _read_once(handle: int, view: memoryview, at: int) -> int:
+        return os.preadv(handle, [view], at)
+
+    def _write_once(handle: int, view: memoryview, at: int) -> int:
+        return os.pwrite(handle, view, at)
+
+else:  # Windows: the engine's own lock keeps the position
+
+    def _read_once(handle: int, view: memoryview, at: int) -> int:
+        os.lseek(handle, at, os.SEEK_SET)
+        found = os.read(handle, len(view))
+        view[: len(found)] = found
+        return len(found)
+
+    def _write_once(handle: int, view: memoryview, at: int) -> int:
+        os.lseek(handle, at, os.SEEK_SET)
+        return os.write(handle, view)
+
+
+_sync = getattr(os, "fdatasync", os.fsync)

@@ -1,0 +1,98 @@
+"""Writing a file anew, without the space of what was deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5ds, h5g, h5o, h5p
+
+from datastore_lab.engines import _hdf5_dims as dims
+from datastore_lab.engines import _hdf5_layout as layout
+from datastore_lab.engines import _hdf5_links as links
+from datastore_lab.engines import _hdf5_types as types
+from datastore_lab.engines._hdf5_files import Writer, write_new
+from datastore_lab.errors import Foreign
+
+if TYPE_CHECKING:
+    from datastore_lab.engines._disk import Disk
+
+_COPY = h5p.create(h5p.OBJECT_COPY)
+_COPY.set_copy_object(h5o.COPY_WITHOUT_ATTR_FLAG)
+
+
+def compact(writer: Writer, root: Any, path: str, disk: Disk) -> int:
+    """Replace the file by a copy of what is in use; returns bytes freed.
+
+    Raises
+    ------
+    Foreign
+        If the file holds what a copy would lose: soft links, references, objects with two names.
+    """
+    before, new = Path(path).stat().st_size, f"{path}-new"
+    write_new(disk, new, lambda file: _copy_group(root, file["/"].id, set()))
+    if Path(new).stat().st_size >= before:
+        disk.unlink(new)
+        return 0
+    writer.swap(new)
+    return before - Path(path).stat().st_size
+
+
+def _copy_group(source: Any, target: Any, seen: set[Any]) -> None:
+    _once(source, seen)
+    _copy_attributes(source, target)
+    found = links.contents(source)
+    if found.refused or len(found.groups) + len(found.datasets) != len(source):
+        raise _foreign("links or types of its own")
+    for link in found.datasets:
+        dataset = h5d.open(source, link)
+        _once(dataset, seen)
+        if layout.refusal(dataset) is not None:
+            raise _foreign(f"{links.decode(link)!r}, {layout.refusal(dataset)}")
+        h5o.copy(source, link, target, link, copypl=_COPY, lcpl=links.LINK)
+        _copy_attributes(dataset, h5d.open(target, link))
+    for link in found.datasets:
+        _copy_scales(h5d.open(source, link), source, h5d.open(target, link), target)
+    for link in found.groups:
+        _copy_group(h5g.open(source, link), h5g.create(target, link, lcpl=links.LINK, gcpl=links.GROUP), seen)
+
+
+def _once(owner: Any, seen: set[Any]) -> None:
+    address = h5o.get_info(owner).addr
+    if address in seen:
+        raise _foreign("an object with two names")
+    seen.add(address)
+
+
+def _copy_attributes(source: Any, target: Any) -> None:
+    found: list[bytes] = []
+    h5a.iterate(source, found.append)
+    for name in found:
+        if name in {b"DIMENSION_LIST", b"REFERENCE_LIST"}:
+            continue
+        attribute = h5a.open(source, name)
+        if attribute.dtype.hasobject and h5py.check_string_dtype(attribute.dtype) is None:
+            raise _foreign(f"the attribute {name.decode(errors='replace')!r}, which refers to other objects")
+        kind, space = attribute.get_type(), attribute.get_space()
+        copy = h5a.create(target, name, kind, space)
+        if attribute.shape is not None:
+            data = np.empty(attribute.shape, attribute.dtype)
+            memory = types.memory_type(attribute.dtype)
+            attribute.read(data, mtype=memory)
+            copy.write(data, mtype=memory)
+
+
+def _copy_scales(dataset: Any, source: Any, copy: Any, target: Any) -> None:
+    if not h5a.exists(dataset, b"DIMENSION_LIST"):
+        return
+    for axis in range(len(dataset.shape)):
+        for name in dims.scales_of(dataset, axis):
+            if not source.links.exists(name):
+                raise _foreign("dimensions that lie in another group")
+            h5ds.attach_scale(copy, h5d.open(target, name), axis)
+
+
+def _foreign(what: str) -> Foreign:
+    return Foreign(f"this file holds {what}, which compacting would lose; use h5repack instead")

@@ -1,0 +1,391 @@
+"""Opening HDF5 files through the journal: one writer, any number of readers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat as stat_module
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import h5py
+
+from datastore_lab.engines._pages import PagedFile
+from datastore_lab.engines.journal import Header, Journal, entries, journal_path, read_header
+from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, LabError, NotFound, ReadOnly
+
+if TYPE_CHECKING:
+    from datastore_lab.engines._disk import Disk
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_TRIES = 200
+MODES = ("r", "r+", "a", "w", "x")
+
+
+def check_place(path: str, mode: str) -> bool:
+    """Say whether a file is there, refusing places where no HDF5 file can be or become; changes nothing.
+
+    Raises
+    ------
+    NotFound, AlreadyExists, Foreign, EngineError
+    """
+    if mode not in MODES:
+        raise EngineError(f"{mode!r} is no mode; use one of {', '.join(MODES)}", key=path)
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return _check_missing(path, mode)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path} can't be opened: {error}", key=path) from error
+    if not stat_module.S_ISREG(found.st_mode):
+        what = "a folder" if stat_module.S_ISDIR(found.st_mode) else "not a regular file"
+        raise EngineError(f"{path} is {what}; give the path of an HDF5 file", key=path)
+    if mode == "x":
+        raise AlreadyExists(f"{path} exists already; open it with mode 'a', or choose another name", key=path)
+    if mode != "w":
+        check_signature(path)
+    return True
+
+
+def _check_missing(path: str, mode: str) -> bool:
+    if mode in {"r", "r+"}:
+        raise NotFound(f"there is no file {path}; open it with mode 'a' to make it", key=path)
+    if not Path(path).parent.is_dir():
+        raise EngineError(f"the folder {Path(path).parent} does not exist; make it first", key=path)
+    return False
+
+
+def check_signature(path: str) -> None:
+    """Refuse a file that is not HDF5."""
+    try:
+        with Path(path).open("rb") as file:
+            at, size = 0, Path(path).stat().st_size
+            while at < size:
+                file.seek(at)
+                if file.read(len(_SIGNATURE)) == _SIGNATURE:
+                    return
+                at = max(512, at * 2)
+    except OSError as error:
+        raise EngineError(f"{path} can't be read: {error.strerror}", key=path) from error
+    raise Foreign(f"{path} is not an HDF5 file; nothing was changed", key=path)
+
+
+def open_handle(disk: Disk, path: str, flags: int) -> int:
+    """Open a file, with the errors of this package."""
+    try:
+        return disk.open(path, flags)
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no file {path}", key=path) from error
+    except PermissionError as error:
+        raise ReadOnly(
+            f"{path} can't be written: {error.strerror}; open it with mode 'r'", key=path
+        ) from error
+    except OSError as error:
+        kind = ReadOnly if error.errno == 30 else EngineError  # EROFS
+        raise kind(f"{path} can't be opened: {error.strerror}", key=path) from error
+
+
+def open_file(paged: PagedFile, path: str, mode: str) -> h5py.File:
+    """Let HDF5 open a paged file.
+
+    Raises
+    ------
+    Corrupt
+        If HDF5 can't make sense of it.
+    """
+    try:
+        return h5py.File(paged, mode, track_order=True if mode == "w" else None)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise Corrupt(
+            f"{path} is damaged ({error}); restore it from a copy, or try h5dump and h5repack on it", key=path
+        ) from error
+
+
+class Writer:
+    """A file open for writing: its journal, its pages and HDF5's view of it."""
+
+    def __init__(self, path: str, mode: str, disk: Disk) -> None:
+        self._path, self._disk = path, disk
+        self._process = os.getpid()
+        self._broken: OSError | None = None
+        self.file: h5py.File
+        self._paged: PagedFile
+        check_place(path, mode)
+        self._journal = self._lock()
+        self._handle = -1
+        try:
+            exists = check_place(path, mode)  # again, now that nobody else can change it
+            if exists:
+                self._handle = open_handle(disk, path, os.O_RDWR)
+                self._journal.recover(self._handle)
+            disk.unlink(f"{path}-new")
+            if not exists or mode == "w":
+                self._replace_by_empty()
+            self._start()
+        except BaseException:
+            self._release(remove=not self._journal.hot)
+            raise
+        _WRITERS.add(self)
+
+    @property
+    def root(self) -> Any:
+        """The root group, as a low-level h5py identifier."""
+        if os.getpid() != self._process:
+            raise EngineError(
+                f"{self._path} was opened by the parent of this process; open it here anew, with mode 'r'",
+                key=self._path,
+            )
+        return self.file["/"].id
+
+    @property
+    def revision(self) -> int:
+        """Grows at every commit."""
+        return self._journal.sequence
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the disk refused, or an interrupt, since the last commit."""
+        return self._paged.error
+
+    def commit(self) -> None:
+        """Make all changes durable.
+
+        Raises
+        ------
+        EngineError
+            If the disk refuses; the file is back in its committed state then.
+        """
+        try:
+            self.file.flush()
+            self._paged.commit()
+        except BaseException as error:
+            cause = self._paged.error or error
+            self.rollback()
+            if not isinstance(cause, Exception):
+                raise cause from None
+            raise self.refused(cause) from cause
+
+    def rollback(self) -> None:
+        """Go back to the committed state; if the disk refuses even that, in memory."""
+        self._paged.absorb()
+        with contextlib.suppress(OSError, RuntimeError):  # what HDF5 thinks of it no longer matters
+            self.file.close()
+        try:
+            self._paged.rollback()
+            self.file = open_file(self._paged, self._path, "r+")
+        except OSError as error:
+            self._broken = error
+            undo = list(self._journal.undo()) if self._journal.hot else []
+            self._paged = PagedFile.reader(self._disk, self._handle, undo)
+            self.file = open_file(self._paged, self._path, "r")
+
+    def refused(self, cause: BaseException) -> EngineError:
+        """Say that a change failed."""
+        return EngineError(
+            f"{self._path} can't be written: {cause}; nothing was changed. Make room or mend the disk, "
+            "then try again",
+            key=self._path,
+        )
+
+    def check(self) -> None:
+        """Refuse changes after a failure that could not be undone on disk."""
+        if self._broken is not None:
+            raise EngineError(
+                f"{self._path} could not be restored after an error of the disk ({self._broken}); what was "
+                "committed can still be read. Close it, mend the disk and open it again, which repairs it",
+                key=self._path,
+            ) from self._broken
+
+    def swap(self, source: str) -> None:
+        """Put another file, which is durable, in the place of this one."""
+        self._paged.absorb()
+        self.file.close()
+        self._disk.close(self._handle)
+        self._disk.replace(source, self._path)
+        self._disk.sync_folder(self._path)
+        self._handle = open_handle(self._disk, self._path, os.O_RDWR)
+        self._start()
+
+    def close(self) -> None:
+        """Give up what is not committed, remove the journal and let go of the lock."""
+        if os.getpid() != self._process:
+            return
+        self._paged.absorb()
+        self.file.close()
+        if self._broken is None:
+            with contextlib.suppress(OSError):  # the journal stays then, and the next open repairs the file
+                self._paged.rollback()
+        self._release(remove=not self._journal.hot)
+
+    def forget(self) -> None:
+        """Close this process's copies of the handles after a fork."""
+        self._journal.forget()
+
+    def _lock(self) -> Journal:
+        try:
+            return Journal(self._path, self._disk)
+        except LabError:
+            raise
+        except OSError as error:
+            raise ReadOnly(
+                f"{self._path} can't be written: no journal can be made beside it ({error.strerror}); "
+                "open it with mode 'r'",
+                key=self._path,
+            ) from error
+
+    def _replace_by_empty(self) -> None:
+        new = f"{self._path}-new"
+        write_new(self._disk, new, lambda file: None)
+        self._disk.replace(new, self._path)
+        self._disk.sync_folder(self._path)
+        if self._handle >= 0:
+            self._disk.close(self._handle)
+        self._handle = open_handle(self._disk, self._path, os.O_RDWR)
+
+    def _start(self) -> None:
+        self._journal.start(self._disk.size(self._handle), Path(self._path).stat().st_mtime_ns)
+        self._paged = PagedFile(self._disk, self._handle, self._journal)
+        self.file = open_file(self._paged, self._path, "r+")
+
+    def _release(self, *, remove: bool) -> None:
+        self._journal.close(remove=remove)
+        if self._handle >= 0:
+            self._disk.close(self._handle)
+            self._handle = -1
+        _WRITERS.discard(self)
+
+
+def write_new(disk: Disk, path: str, fill: Any) -> None:
+    """Make a durable HDF5 file that nobody knows yet, filled by ``fill(file)``."""
+    handle = open_handle(disk, path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        paged = PagedFile(disk, handle)
+        file = open_file(paged, path, "w")
+        try:
+            fill(file)
+        finally:
+            file.close()
+        paged.commit()
+    except BaseException as error:
+        disk.unlink(path)
+        if isinstance(error, OSError) and not isinstance(error, LabError):
+            raise EngineError(f"{path} can't be written: {error}", key=path) from error
+        raise
+    finally:
+        disk.close(handle)
+
+
+_WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for writer in list(_WRITERS):
+        writer.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Look(NamedTuple):
+    """What a reader saw of the file's identity and of its journal."""
+
+    file: tuple[int, int]
+    journal: tuple[int, int] | None
+    header: Header | None
+    changed: tuple[int, int] | None
+
+
+class Reader:
+    """A file open for reading, which a writer elsewhere may be changing."""
+
+    def __init__(self, path: str, disk: Disk) -> None:
+        self._path, self._disk = path, disk
+        self._handle = -1
+        self._look: _Look | None = None
+        self.file: h5py.File
+        self.revision = 0
+        check_place(path, "r")
+        self.read(lambda root: None)
+
+    def read(self, action: Any) -> Any:
+        """Call ``action(root)`` until the file did not change meanwhile, and give its result."""
+        for _ in range(_TRIES):
+            look = self._peek()
+            try:
+                if look != self._look:
+                    self._reopen(look)
+                result, error = action(self.file["/"].id), None
+            except (OSError, RuntimeError, ValueError, KeyError, LabError) as failure:
+                result, error = None, failure
+            if self._peek() == look:
+                if error is not None:
+                    raise error
+                return result
+        raise EngineError(
+            f"{self._path} changes faster than it can be read; try a smaller part", key=self._path
+        )
+
+    def refresh(self) -> int:
+        """Give the revision of what is on disk now."""
+        self._note(self._peek())
+        return self.revision
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._handle >= 0:
+            self.file.close()
+            self._disk.close(self._handle)
+            self._handle = -1
+
+    def _reopen(self, look: _Look) -> None:
+        if self._handle >= 0:
+            with contextlib.suppress(OSError, RuntimeError):
+                self.file.close()
+            self._disk.close(self._handle)
+            self._handle, self._look = -1, None
+        handle = open_handle(self._disk, self._path, os.O_RDONLY)
+        try:
+            paged = PagedFile.reader(self._disk, handle, self._undo(look))
+            self.file = open_file(paged, self._path, "r")
+        except BaseException:
+            self._disk.close(handle)
+            raise
+        self._handle, self._look = handle, look
+        self._note(look)
+
+    def _undo(self, look: _Look) -> list[tuple[int, bytes]]:
+        if look.header is None or not look.header.hot:
+            return []
+        journal = open_handle(self._disk, journal_path(self._path), os.O_RDONLY)
+        try:
+            return list(entries(self._disk, journal, look.header))
+        finally:
+            self._disk.close(journal)
+
+    def _peek(self) -> _Look:
+        try:
+            found = Path(self._path).stat()
+        except OSError as error:
+            raise NotFound(f"there is no file {self._path} any more", key=self._path) from error
+        identity = (found.st_dev, found.st_ino)
+        try:
+            journal = self._disk.open(journal_path(self._path), os.O_RDONLY)
+        except FileNotFoundError:
+            return _Look(identity, None, None, (found.st_mtime_ns, found.st_size))
+        except OSError as error:
+            raise EngineError(
+                f"the journal of {self._path} can't be read: {error}", key=self._path
+            ) from error
+        try:
+            named = os.fstat(journal)
+            return _Look(identity, (named.st_dev, named.st_ino), read_header(self._disk, journal), None)
+        finally:
+            self._disk.close(journal)
+
+    def _note(self, look: _Look) -> None:
+        if look.header is not None:
+            self.revision = max(self.revision, look.header.sequence)
+        elif look.changed is not None:
+            self.revision = max(self.revision, look.changed[0])

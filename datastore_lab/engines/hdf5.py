@@ -1,0 +1,356 @@
+"""Records in one HDF5 file that is never left half-written.
+
+The file is an ordinary HDF5 file of the oldest format, which h5py, MATLAB, h5web, netCDF tools and xarray
+read. All changes go through a rollback journal beside it (see `datastore_lab.engines.journal`): after a
+crash at any moment the next open finds the last commit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from h5py import h5d, h5g, h5o
+
+from datastore_lab import media
+from datastore_lab.engines import _hdf5_attrs as attrs
+from datastore_lab.engines import _hdf5_copy as copying
+from datastore_lab.engines import _hdf5_layout as layout
+from datastore_lab.engines import _hdf5_links as links
+from datastore_lab.engines._disk import Disk
+from datastore_lab.engines._hdf5_append import HDF5Appender, begin
+from datastore_lab.engines._hdf5_files import Reader, Writer
+from datastore_lab.engines._hdf5_types import carry
+from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, LabError, NotFound, ReadOnly
+from datastore_lab.keys import Key, check, show
+from datastore_lab.records import Problem, Record, Selection, Stat, Traits, check_record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+class HDF5Engine:
+    """A tree of records in one HDF5 file.
+
+    One writer at a time, held by a lock that dies with its process; any number of readers, in any process,
+    which always see the state of some commit.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    mode : {"r", "r+", "a", "w", "x"}
+        As in h5py. ``"w"`` replaces an old file only when the new, empty one is complete.
+    disk : Disk, optional
+        The calls that reach the disk; tests record them or let them fail.
+
+    Raises
+    ------
+    NotFound, AlreadyExists, ReadOnly, Locked, Foreign, Corrupt, EngineError
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> engine = HDF5Engine(pathlib.Path(folder.name) / "run.h5")
+    >>> engine.write(("a",), Record("array", {"data": np.arange(3)}, {}, {}))
+    >>> engine.read(("a",), "data", (slice(1, None),))
+    array([1, 2])
+    >>> engine.close(); folder.cleanup()
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        label="HDF5",
+        structure="hierarchy of n-D arrays",
+        compresses=True,
+        appends=True,
+        hierarchical=True,
+        n_dimensional=True,
+        self_describing=True,
+        parallel_write=False,
+        cloud=False,
+        opens_in=("h5py", "xarray", "MATLAB", "h5web", "HDFView", "netCDF4"),
+    )
+
+    def __init__(self, path: str | os.PathLike[str], mode: str = "a", *, disk: Disk | None = None) -> None:
+        self._path = os.path.realpath(os.fspath(path))
+        self._lock = threading.RLock()
+        self._disk = disk or Disk()
+        self._depth = 0
+        self._changed = False
+        self._doomed: BaseException | None = None
+        self._closed = False
+        self._writer = None if mode == "r" else Writer(self._path, mode, self._disk)
+        self._reader = Reader(self._path, self._disk) if mode == "r" else None
+
+    @property
+    def url(self) -> str:
+        """The path of the file."""
+        return self._path
+
+    @property
+    def writable(self) -> bool:
+        """Whether changes are accepted."""
+        return self._writer is not None
+
+    def keys(self, prefix: Key = ()) -> Iterator[Key]:
+        """Yield the keys of all records at or below `prefix`, parents before their children."""
+        yield from self._look(prefix, lambda root: list(_walk(_node(root, prefix), prefix, set())))
+
+    def children(self, prefix: Key = ()) -> Iterator[str]:
+        """Yield the names of the child nodes of one node."""
+        found = self._look(prefix, lambda root: links.contents(_node(root, prefix)).groups)
+        yield from map(links.decode, found)
+
+    def stat(self, key: Key) -> Stat:
+        """Describe a node without reading payload; what is not read is in ``meta["lab_refused"]``."""
+        return self._look(key, lambda root: layout.stat(_node(root, key)))
+
+    def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
+        """Read one array of a record, or a part of it."""
+        return self._look(
+            key, lambda root: layout.read(layout.open_array(_node(root, key), key, name), selection, key)
+        )
+
+    def write(self, key: Key, record: Record) -> None:
+        """Put a record at a key: atomic and durable."""
+        check_record(record)
+        media.check_json(record.meta)
+        carried = {name: carry(array) for name, array in record.arrays.items()}
+        with self._changing(key) as root:
+            _refuse_root(key)
+            taken = {*carried, *itertools.chain.from_iterable(record.dims.values())}
+            layout.check_free(root, key, taken)
+            with self._atomic():
+                layout.put_record(layout.make(root, key), record, carried)
+
+    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+        """Merge into the attributes of a node; attributes that are not named stay as they are."""
+        media.check_json(meta)
+        with self._changing(key) as root:
+            node = _node(root, key)
+            with self._atomic():
+                layout.put_meta(node, meta, layout.array_names(node))
+
+    def move(self, old: Key, new: Key) -> None:
+        """Move a node with everything below."""
+        _refuse_root(old)
+        _refuse_root(new)
+        check(new)
+        with self._changing(old) as root:
+            _node(root, old)
+            if new[: len(old)] == old:
+                raise BadKey(f"{show(old)!r} can't be moved into itself, to {show(new)!r}", key=new)
+            if links.find(root, new) is not None:
+                raise AlreadyExists(f"there is something at {show(new)!r} already", key=new)
+            layout.check_free(root, new, set())
+            with self._atomic():
+                source, target = _node(root, old[:-1]), layout.make(root, new[:-1])
+                name = media.escape_link(new[-1]).encode()
+                source.links.move(links.link_of(source, old[-1]), target, name, lcpl=links.LINK)
+
+    def delete(self, key: Key) -> None:
+        """Delete a node with everything below it."""
+        _refuse_root(key)
+        with self._changing(key) as root:
+            _node(root, key)
+            with self._atomic():
+                parent = _node(root, key[:-1])
+                parent.unlink(links.link_of(parent, key[-1]))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes inside are one atomic, durable commit; an exception undoes them."""
+        with self._changing(()), self._nested():
+            yield
+
+    def revision(self) -> int:
+        """Give a number that grows with every commit, also across processes."""
+        with self._lock:
+            self._check_open()
+            if self._reader is not None:
+                return self._reader.refresh()
+            return self._need_writer(()).revision
+
+    def verify(self, key: Key = ()) -> Iterator[Problem]:
+        """Read everything at or below `key` and yield what is not as it was written."""
+        self.stat(key)
+        for node, names in self._look(key, lambda root: list(_nodes(_node(root, key), key, set()))):
+            for name in names:
+                problem = self._look(node, lambda root, at=node, one=name: _verify(root, at, one))  # type: ignore[misc]
+                if problem is not None:
+                    yield problem
+
+    def compact(self) -> int:
+        """Write the file anew without the space of what was deleted; returns bytes freed."""
+        with self._changing(()) as root:
+            if self._depth:
+                raise EngineError("a store can't be compacted inside a transaction", key=self._path)
+            return copying.compact(self._need_writer(()), root, self._path, self._disk)
+
+    def append(self, key: Key, spec: Stat) -> HDF5Appender:
+        """Begin a record that grows along axis 0."""
+        with self._changing(key) as root:
+            _refuse_root(key)
+            begin(self, root, key, spec)
+        return HDF5Appender(self, key, spec)
+
+    def close(self) -> None:
+        """Release the file and its lock; what was not committed is undone. May be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for part in (self._writer, self._reader):
+                if part is not None:
+                    part.close()
+
+    def _check_open(self, key: Key = ()) -> None:
+        if self._closed:
+            raise EngineError(f"the store {self._path} is closed", key=key)
+
+    def _need_writer(self, key: Key) -> Writer:
+        if self._writer is None:
+            raise ReadOnly(
+                f"{self._path} was opened for reading; open it with mode 'a' to change it", key=key
+            )
+        return self._writer
+
+    def _look(self, key: Key, action: Callable[[Any], T]) -> T:
+        """Call ``action(root)`` on one committed state, or on that of the transaction at hand."""
+        check(key)
+        with self._lock:
+            self._check_open(key)
+            try:
+                if self._reader is not None:
+                    return self._reader.read(action)  # type: ignore[no-any-return]
+                return action(self._need_writer(key).root)
+            except (LabError, IndexError, MemoryError):
+                raise
+            except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+                raise Corrupt(f"{show(key)!r} in {self._path} can't be read: {error}", key=key) from error
+
+    @contextmanager
+    def _changing(self, key: Key) -> Iterator[Any]:
+        """Hold the lock and give the root, for checks that come before a change."""
+        check(key)
+        with self._lock:
+            self._check_open(key)
+            writer = self._need_writer(key)
+            if self._doomed is not None:
+                raise EngineError(
+                    f"this transaction on {self._path} was undone by an error ({self._doomed}); "
+                    "leave it and start anew",
+                    key=key,
+                )
+            writer.check()
+            yield writer.root
+
+    @contextmanager
+    def _atomic(self) -> Iterator[None]:
+        """Commit what is done inside, at once or with the transaction around it; undo it if it fails."""
+        writer = self._need_writer(())
+        self._changed = True
+        try:
+            yield
+        except BaseException as error:
+            self._fail(writer.failure or error)
+            raise
+        if writer.failure is not None:
+            self._fail(writer.failure)
+        if not self._depth:
+            self._changed = False
+            writer.commit()
+
+    def _fail(self, cause: BaseException) -> None:
+        """Undo a change that failed, and the transaction around it, and say so."""
+        self._undo()
+        self._doomed = cause if self._depth else None
+        if not isinstance(cause, Exception):
+            raise cause
+        if not isinstance(cause, LabError):
+            raise self._need_writer(()).refused(cause) from cause
+
+    @contextmanager
+    def _nested(self) -> Iterator[None]:
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._depth -= 1
+            if not self._depth:
+                self._end(failed=True)
+            raise
+        self._depth -= 1
+        if not self._depth:
+            self._end(failed=False)
+
+    def _end(self, *, failed: bool) -> None:
+        doomed, self._doomed = self._doomed, None
+        if doomed is not None:
+            if not failed:
+                raise EngineError(
+                    f"the transaction on {self._path} was undone: {doomed}", key=self._path
+                ) from doomed
+        elif failed and self._changed:
+            self._undo()
+        elif self._changed:
+            self._changed = False
+            self._need_writer(()).commit()
+
+    def _undo(self) -> None:
+        self._changed = False
+        self._need_writer(()).rollback()
+
+
+def _node(root: Any, key: Key) -> Any:
+    node = links.find(root, key)
+    if node is None:
+        raise NotFound(f"there is nothing at {show(key)!r}", key=key)
+    return node
+
+
+def _walk(group: Any, key: Key, above: set[Any]) -> Iterator[Key]:
+    """Yield the keys of records; a group that contains itself, as only a hostile file does, is left out."""
+    for node, _names in _nodes(group, key, above):
+        yield node
+
+
+def _nodes(group: Any, key: Key, above: set[Any]) -> Iterator[tuple[Key, list[str]]]:
+    """Yield the keys of records, each with the names of its arrays."""
+    address = h5o.get_info(group).addr
+    if address in above:
+        return
+    found = links.contents(group)
+    names = [name for name, _dataset in layout.arrays(group, found)]
+    if names or attrs.get(group, layout.KIND) is not None:
+        yield key, names
+    for link in found.groups:
+        yield from _nodes(h5g.open(group, link), (*key, links.decode(link)), {*above, address})
+
+
+def _verify(root: Any, key: Key, name: str) -> Problem | None:
+    node = links.find(root, key)
+    link = node and links.link_of(node, name)
+    if not link:
+        return None  # deleted meanwhile
+    dataset = h5d.open(node, link)
+    expected = attrs.get(dataset, layout.CHECKSUM)
+    try:
+        data = layout.read(dataset, (), key)
+    except (LabError, OSError, RuntimeError, ValueError, TypeError) as error:
+        return Problem(key, name, f"can't be read: {error}")
+    if expected is not None and media.checksum(data) != expected:
+        return Problem(key, name, "the bytes are not those that were written (checksum)")
+    return None
+
+
+def _refuse_root(key: Key) -> None:
+    if not key:
+        raise BadKey("the root holds no record and can't be moved or deleted; give a name", key=key)
