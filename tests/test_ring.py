@@ -268,7 +268,7 @@ def test_threads_never_see_torn_samples(switching):
         threads.start(consume, index)
     threads.start(look)
     first = 0
-    for size in np.random.default_rng(1).integers(1, 90, 1300).tolist():
+    for size in np.random.default_rng(1).integers(1, 90, 400).tolist():
         ring.push(block(first, size))
         first += size
     threads.join()
@@ -380,6 +380,8 @@ def test_sizes():
     assert RingBuffer(SPEC, seconds=2.5).samples == 250
     assert RingBuffer(SPEC, seconds=2.5, rate=10).samples == 25
     assert RingBuffer(SPEC, nbytes=10 * SAMPLE + 3).samples == 10
+    assert RingBuffer(SPEC, seconds="1 min", rate=10).samples == 600
+    assert RingBuffer(SPEC, nbytes="2.2 kB").samples == 100
     assert RingBuffer(SPEC, memory=1e-6).nbytes < 100_000
     with pytest.raises(ValueError, match="needs a rate"):
         RingBuffer(SPEC._replace(meta={"rate": None}), seconds=1)

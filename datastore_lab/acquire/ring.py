@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datastore_lab import dtypes
+from datastore_lab import dtypes, units
 from datastore_lab.acquire import ranges
 from datastore_lab.acquire.cursor import Cursor, make_policy
 from datastore_lab.errors import StreamError
@@ -44,10 +44,10 @@ class RingBuffer:
         ``meta["device_time"]`` true every block must carry the device's own clock.
     samples : int, optional
         Size in samples.
-    nbytes : int, optional
-        Size in bytes, time stamps included.
-    seconds : float, optional
-        Size in seconds; needs a rate.
+    nbytes : int or str, optional
+        Size in bytes, time stamps included; or text such as ``"500 MB"``.
+    seconds : float or str, optional
+        Size in seconds, or text such as ``"2 min"``; needs a rate.
     memory : float, optional
         Size as a share of the memory that is free now, between 0 and 1.
     rate : float, optional
@@ -74,8 +74,8 @@ class RingBuffer:
         spec: Stat,
         *,
         samples: int | None = None,
-        nbytes: int | None = None,
-        seconds: float | None = None,
+        nbytes: int | str | None = None,
+        seconds: float | str | None = None,
         memory: float | None = None,
         rate: float | None = None,
     ) -> None:
@@ -83,12 +83,17 @@ class RingBuffer:
         self.rate: float | None = rate if rate is not None else spec.meta.get("rate")
         columns = _columns(spec)
         self.sample_nbytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in columns.values())
-        sizes = {"samples": samples, "nbytes": nbytes, "seconds": seconds, "memory": memory}
+        sizes = {
+            "samples": samples,
+            "nbytes": None if nbytes is None else units.parse_size(nbytes),
+            "seconds": None if seconds is None else units.parse_duration(seconds),
+            "memory": memory,
+        }
         self.samples = _size(sizes, self.sample_nbytes, self.rate)
         self._columns = {
             name: np.empty((self.samples, *shape), dtype) for name, (dtype, shape) in columns.items()
         }
-        self._shapes = {name: (dtype, shape) for name, (dtype, shape) in columns.items()}
+        self._shapes = columns
         self._piece = max(1, self.samples // 4)  # a push never takes so much that readers find nothing
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)

@@ -1,0 +1,255 @@
+"""The devices that are always there: this computer, a camera and an analogue input that need no hardware."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from datastore_lab.acquire import HostMonitor, SimulatedCamera, SimulatedDAQ
+from datastore_lab.errors import DeviceFailed
+from datastore_lab.records import ArrayInfo, Block
+from datastore_lab.registry import DEVICES
+from datastore_lab.testing.devices import Faulty, check_description, check_device
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HostMonitor(rate=50),
+        lambda: SimulatedCamera((48, 64), rate=60),
+        lambda: SimulatedDAQ(channels=3, rate=20_000),
+        lambda: SimulatedDAQ(channels=1, rate=7.0),
+    ],
+    ids=["host", "camera", "daq", "slow-daq"],
+)
+def test_a_device_keeps_the_protocol(make):
+    blocks = check_device(make(), seconds=0.7)
+    assert blocks[0].first == 0
+
+
+def test_a_camera_on_software_trigger_keeps_the_protocol():
+    camera = SimulatedCamera((24, 32))
+    camera.set_trigger_mode("software")
+    blocks = check_device(camera, seconds=0.1, provoke=camera.trigger)
+    assert camera.describe().meta["rate"] is None
+    assert [block.first for block in blocks] == list(range(len(blocks)))
+
+
+@pytest.mark.parametrize("name", list(DEVICES.builtin()))
+def test_the_registry_knows_the_device(name):
+    device = DEVICES.load(name)()
+    check_description(device)
+
+
+def read_until(device, samples, limit=20.0):
+    blocks, ends = [], time.monotonic() + limit
+    while not blocks or blocks[-1].first + len(blocks[-1].time) < samples:
+        assert time.monotonic() < ends
+        block = device.read(0.1)
+        if block is not None:
+            blocks.append(block)
+    return blocks
+
+
+def test_the_host_monitor_gives_what_this_computer_does(tmp_path):
+    monitor = HostMonitor(rate=20)
+    monitor.start()
+    stop = time.monotonic() + 0.5
+    while time.monotonic() < stop:  # one core is busy, and says so
+        sum(range(1000))
+    blocks = read_until(monitor, 8)
+    monitor.stop()
+    data = {name: np.concatenate([block.data[name] for block in blocks]) for name in blocks[0].data}
+    assert ((data["cpu"] >= 0) & (data["cpu"] <= 100)).all()
+    assert data["cpu"].max() > 20
+    assert (data["memory"] > 1e6).all()
+    for name in ("disk_read", "disk_write", "network_received", "network_sent"):
+        assert ((data[name] >= 0) | np.isnan(data[name])).all()
+
+
+def test_a_late_reader_of_the_host_monitor_loses_nothing():
+    monitor = HostMonitor(rate=100)
+    monitor.start()
+    first = read_until(monitor, 1)[-1]
+    threading.Event().wait(0.1)
+    late = read_until(monitor, 2)[-1]
+    monitor.stop()
+    assert late.first == 1
+    assert late.time[0] - first.time[0] > 90_000_000
+
+
+def test_daq_samples_are_exact_and_do_not_drift():
+    daq = SimulatedDAQ(channels=4, rate=10_000, seed=3)
+    daq.start()
+    began = time.monotonic()
+    blocks = read_until(daq, 5_000)
+    passed = time.monotonic() - began
+    daq.stop()
+    count = sum(len(block.time) for block in blocks)
+    assert [block.first for block in blocks[1:]] == np.cumsum([len(b.time) for b in blocks])[:-1].tolist()
+    assert count <= passed * 10_000 + 10
+    times = np.concatenate([block.time for block in blocks])
+    assert (np.diff(times) == 100_000).all()
+    volts = np.concatenate([block.data["adc"] for block in blocks])
+    assert volts[:4000, 0].std() == pytest.approx(np.sqrt(0.5), abs=0.02)  # two whole periods of a sine
+    assert 0.005 < volts[:, 3].std() < 0.02  # the fourth channel is noise alone
+    again = SimulatedDAQ(channels=4, rate=10_000, seed=3)
+    assert np.array_equal(again._volts(0, count), volts)
+
+
+def test_daq_that_nobody_reads_loses_the_oldest_and_says_so(monkeypatch):
+    daq = SimulatedDAQ(channels=1, rate=1000)
+    daq.start()
+    daq._pace._monotonic -= 12.0  # as if twelve seconds had passed
+    block = daq.read(0.1)
+    assert 6_900 < block.first < 7_500
+    assert daq.read(0.1).first == block.first + len(block.time)
+    daq.stop()
+
+
+def test_camera_frames_show_a_moving_spot_with_noise():
+    camera = SimulatedCamera((480, 640), seed=1, noise=3.0)
+    frames = np.empty((40, 480, 640), "u1")
+    for number, frame in enumerate(frames):
+        camera._draw(frame, number)
+    bright = [np.unravel_index(frame.argmax(), frame.shape) for frame in frames]
+    assert np.ptp([y for y, _ in bright]) > 100
+    assert np.ptp([x for _, x in bright]) > 100
+    assert frames[:, :20, :20].std() == pytest.approx(3.0, rel=0.25)
+    assert (frames[0] != frames[1]).mean() > 0.5
+    other = SimulatedCamera((480, 640), seed=1)
+    again = np.empty((480, 640), "u1")
+    other._draw(again, 17)
+    assert np.array_equal(again, frames[17])
+    other = SimulatedCamera((480, 640), seed=2)
+    other._draw(again, 17)
+    assert not np.array_equal(again, frames[17])
+
+
+def test_camera_exposure_changes_the_brightness_up_to_saturation():
+    camera = SimulatedCamera((64, 64))
+    camera.set_trigger_mode("software")
+    means = []
+    for ms in (1.0, 10.0, 40.0, 1000.0):
+        camera.set_exposure(ms)
+        frame = camera.grab_frame()
+        means.append(frame.mean())
+    camera.stop()
+    assert means == sorted(means)
+    assert frame.max() == 255
+    assert frame.min() > 200
+    with pytest.raises(ValueError, match="positive"):
+        camera.set_exposure(0)
+
+
+def test_camera_gives_one_frame_per_trigger_with_its_time():
+    camera = SimulatedCamera((24, 32))
+    camera.set_trigger_mode("software")
+    camera.start()
+    assert camera.read(0.0) is None
+    before = time.time_ns()
+    camera.trigger()
+    camera.trigger()
+    block = camera.read(1.0)
+    assert block.data["frame"].shape == (2, 24, 32)
+    assert before <= block.time[0] <= block.time[1] <= time.time_ns()
+    assert camera.read(0.0) is None
+    with pytest.raises(DeviceFailed, match="stop it"):
+        camera.set_trigger_mode("free")
+    camera.stop()
+    camera.set_trigger_mode("free")
+    with pytest.raises(DeviceFailed, match="set_trigger_mode"):
+        camera.trigger()
+    with pytest.raises(ValueError, match="'free' and 'software'"):
+        camera.set_trigger_mode("hardware")
+
+
+def test_grabbing_from_a_free_camera_gives_frames_in_order():
+    camera = SimulatedCamera((24, 32), rate=200)
+    frames = [camera.grab_frame() for _ in range(3)]
+    camera.stop()
+    expected = np.empty((24, 32), "u1")
+    for number, frame in enumerate(frames):
+        camera._draw(expected, number)
+        assert np.array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 200), (33, 33)])
+def test_a_camera_may_be_small(shape):
+    camera = SimulatedCamera(shape, rate=1000)
+    assert camera.grab_frame().shape == shape
+    camera.stop()
+
+
+def test_stop_wakes_a_reader():
+    camera = SimulatedCamera((24, 32), rate=0.01)
+    camera.start()
+    assert camera.read(1.0).first == 0
+    got = []
+    reader = threading.Thread(target=lambda: got.append(camera.read(60.0)))
+    reader.start()
+    camera.stop()
+    reader.join(10)
+    assert got == [None]
+
+
+class TestTheSuiteFindsFaults:
+    """A suite that accepts everything would prove nothing."""
+
+    def daq(self):
+        return SimulatedDAQ(channels=1, rate=1000)
+
+    def test_wrong_type(self):
+        with pytest.raises(AssertionError, match="complex128"):
+            check_device(Faulty(self.daq(), garbage_after=1), seconds=0.3)
+
+    def test_silence(self):
+        with pytest.raises(AssertionError, match="gave nothing"):
+            check_device(Faulty(self.daq(), silent_after=0), seconds=0.1, patience=0.3)
+
+    def test_an_error_comes_through(self):
+        with pytest.raises(OSError, match="cable"):
+            check_device(Faulty(self.daq(), raise_after=2), seconds=0.5)
+
+    def test_a_jump_is_no_fault_but_going_back_is(self):
+        check_device(Faulty(self.daq(), drop={2: 5}), seconds=0.3)
+        with pytest.raises(AssertionError, match="was due"):
+            check_device(Faulty(self.daq(), drop={2: -5}), seconds=0.3)
+
+    @pytest.mark.parametrize(
+        ("change", "why"),
+        [
+            ({"kind": "array"}, "must be 'stream'"),
+            ({"meta": {"rate": 1.0}}, "units"),
+            ({"meta": {"rate": -1.0, "units": {}}}, "rate"),
+            ({"meta": {"rate": None, "units": {"zzz": "V"}}}, "not there"),
+            ({"arrays": {}}, "no array"),
+            ({"arrays": {"time": ArrayInfo("<f8", (0,), ("time",), 0, None)}}, "own name"),
+            ({"arrays": {"a": ArrayInfo("<f8", (3,), ("time",), 0, None)}}, "0 on axis 0"),
+            ({"arrays": {"a": ArrayInfo("<f8", (0,), ("x",), 0, None)}}, "must be 'time'"),
+        ],
+    )
+    def test_descriptions(self, change, why):
+        device = self.daq()
+        spec = device.describe()._replace(**change)
+        device.describe = lambda: spec
+        with pytest.raises(AssertionError, match=why):
+            check_description(device)
+
+    def test_reused_memory(self):
+        class Reuses(SimulatedDAQ):
+            memory = np.zeros((5000, 1))
+
+            def read(self, timeout):
+                block = super().read(timeout)
+                if block is None:
+                    return None
+                rows = self.memory[: len(block.time)]
+                rows[:] = block.data["adc"]
+                return Block(block.first, block.time, {"adc": rows})
+
+        with pytest.raises(AssertionError, match="reuses the memory"):
+            check_device(Reuses(channels=1, rate=1000), seconds=0.3)
