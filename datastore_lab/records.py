@@ -296,6 +296,7 @@ class Device(Protocol):
         ...
 
 
+@runtime_checkable
 class Writer(Protocol):
     """A sink of blocks and of the documents of bluesky's event model."""
 

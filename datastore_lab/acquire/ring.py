@@ -117,6 +117,11 @@ class RingBuffer:
         return self._head
 
     @property
+    def produced(self) -> int:
+        """Samples that the device numbered so far: pushed, lost by the device, or skipped."""
+        return self._expected
+
+    @property
     def nbytes(self) -> int:
         """Memory that the ring takes, in bytes."""
         return self.samples * self.sample_nbytes

@@ -1,0 +1,118 @@
+"""One device of a run: its ring, and the thread that fills it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from datastore_lab.acquire import ranges
+from datastore_lab.acquire.ring import RingBuffer
+from datastore_lab.errors import DeviceFailed, StreamError
+
+if TYPE_CHECKING:
+    from datastore_lab.records import Block, Device
+
+_UNPACED_BYTES = 64_000_000
+"""Ring of a device that states no rate, when the size of the rings is given in seconds."""
+
+
+class Stream:
+    """A device and its ring.
+
+    Parameters
+    ----------
+    device : Device
+    size : mapping
+        One size, as `RingBuffer` takes it.
+    silence : float
+        Seconds without a block after which a device with a rate counts as failed.
+    """
+
+    def __init__(self, device: Device, size: Mapping[str, Any], silence: float) -> None:
+        self.device = device
+        self.name = device.name
+        self.spec = device.describe()
+        if "seconds" in size and not self.spec.meta.get("rate"):
+            size = {"nbytes": _UNPACED_BYTES}
+        self.ring = RingBuffer(self.spec, **size)
+        self._silence = silence
+        self._history: deque[tuple[float, int]] = deque(maxlen=12)
+
+    def run(self, ending: threading.Event, paused: threading.Event) -> None:
+        """Read the device until `ending`; while `paused` what it gives is left out, by name.
+
+        Raises
+        ------
+        DeviceFailed
+            Whatever went wrong, with the reason as its cause.
+        """
+        try:
+            self.device.start()
+            try:
+                self._loop(ending, paused)
+            finally:
+                self.device.stop()
+        except DeviceFailed:
+            raise
+        except BaseException as error:
+            raise DeviceFailed(f"the device {self.name!r} failed: {error!r}", key=self.name) from error
+
+    def _loop(self, ending: threading.Event, paused: threading.Event) -> None:
+        heard = time.monotonic()
+        while not ending.is_set():
+            block = self.device.read(0.1)
+            now = time.monotonic()
+            if block is not None:
+                heard = now
+                self._take(block, paused)
+                self._remember(now)
+            elif now - heard > self._patience():
+                raise DeviceFailed(
+                    f"the device {self.name!r} fell silent: no block for {now - heard:.1f} s; "
+                    "check its connection and power",
+                    key=self.name,
+                )
+
+    def _take(self, block: Block, paused: threading.Event) -> None:
+        try:
+            if paused.is_set():
+                self.ring.skip(block)
+            else:
+                self.ring.push(block)
+        except StreamError as error:
+            if self.ring.closed:
+                raise
+            raise DeviceFailed(f"the device {self.name!r} failed: {error}", key=self.name) from error
+
+    def _patience(self) -> float:
+        rate = self.spec.meta.get("rate")
+        return self._silence + 10 / rate if rate else float("inf")
+
+    def _remember(self, now: float) -> None:
+        if not self._history or now - self._history[-1][0] >= 0.25:
+            self._history.append((now, self.produced))
+
+    @property
+    def produced(self) -> int:
+        """Samples that the device produced so far, those included that it lost or that were left out."""
+        return self.ring.produced
+
+    def rate(self) -> float:
+        """Measure the samples per second, over the last three seconds or so."""
+        history = list(self._history)
+        if len(history) < 2 or history[-1][0] <= history[0][0]:
+            return 0.0
+        return (history[-1][1] - history[0][1]) / (history[-1][0] - history[0][0])
+
+    def ledger(self) -> dict[str, Any]:
+        """Say which samples no consumer can have."""
+        gaps = self.ring.device_gaps
+        return {
+            "produced": self.produced,
+            "device_lost": ranges.total(gaps),
+            "device_gaps": gaps,
+            "skipped": self.ring.skipped,
+        }

@@ -1,0 +1,239 @@
+"""One place that a run writes to: its writer, a cursor per stream, and the thread that drains them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from datastore_lab.acquire import documents
+from datastore_lab.acquire.writers import StoreWriter
+from datastore_lab.errors import EngineError, StreamError
+from datastore_lab.records import Block, Writer
+from datastore_lab.registry import WRITERS
+from datastore_lab.store import Store, open_store
+
+if TYPE_CHECKING:
+    from datastore_lab.acquire.cursor import Cursor
+    from datastore_lab.acquire.stream import Stream
+
+_PIECE_BYTES = 8_000_000
+_POLL = 0.02
+"""Seconds between two looks at the rings: writing in batches costs less than being woken per block."""
+
+_WRITERS = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+    ".nc": "hdf5",
+    ".zarr": "zarr",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+
+
+class Mark(NamedTuple):
+    """Something that happened at a moment: ``mark``, ``pause`` or ``resume``, in ns since 1970, UTC."""
+
+    time: int
+    event: str
+    text: str
+
+
+class Target:
+    """A writer with what it needs to follow a run.
+
+    Parameters
+    ----------
+    place : path, Store or Writer
+        A path is opened when the run starts; its suffix chooses the writer.
+    flush_interval : float
+        Seconds.
+    """
+
+    def __init__(self, place: Any, flush_interval: float) -> None:
+        self.place = place
+        self._kind = _writer_name(place)
+        self.label = str(place) if self._kind else place.url if isinstance(place, Store) else repr(place)
+        self._interval = flush_interval
+        self._writer: Writer | None = None
+        self._cursors: dict[str, Cursor] = {}
+        self._pieces: dict[str, int] = {}
+        self._nbytes: dict[str, int] = {}
+        self._written: dict[str, int] = {}
+        self._marked = 0
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self.failed = False
+        self._start: Mapping[str, Any] = {}
+
+    def open(self) -> None:
+        """Open the writer; nothing is written yet."""
+        if self._kind is not None:
+            self._writer = WRITERS.load(self._kind)(self.place)
+        else:
+            self._writer = StoreWriter(self.place) if isinstance(self.place, Store) else self.place
+
+    def check(self, names: list[str]) -> None:
+        """Refuse names that are taken."""
+        if isinstance(self._writer, StoreWriter):
+            self._writer.check(names)
+
+    def begin(self, start: Mapping[str, Any], streams: Sequence[Stream], overflow: Mapping[str, Any]) -> None:
+        """Announce the run and its streams, and take a cursor on each ring."""
+        self._start = start
+        writer = self._opened()
+        writer.consume_document("start", start)
+        for stream in streams:
+            writer.consume_document(
+                "descriptor", documents.descriptor_document(stream.name, stream.spec, start)
+            )
+            self._cursors[stream.name] = stream.ring.cursor(**overflow, on_full=self._wake.set)
+            self._pieces[stream.name] = max(1, _PIECE_BYTES // stream.ring.sample_nbytes)
+            self._nbytes[stream.name] = stream.ring.sample_nbytes
+            self._written[stream.name] = 0
+        marks = documents.descriptor_document(documents.MARKS, documents.MARKS_SPEC, start)
+        writer.consume_document("descriptor", marks)
+
+    def run(self, marks: Sequence[Mark]) -> None:
+        """Write what comes until `end` was called and everything is written.
+
+        Raises
+        ------
+        StreamError
+            Whatever went wrong, with the reason as its cause.
+        """
+        try:
+            self._loop(marks)
+        except BaseException as error:
+            failure = StreamError(f"writing to {self.label} failed: {error}", key=self.label)
+            self.abandon(failure)
+            raise failure from error
+
+    def end(self) -> None:
+        """Say that nothing more will come."""
+        self._ended.set()
+        self._wake.set()
+
+    def finish(self, error: BaseException | None, ledgers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write how the run ended and what is missing, and close."""
+        writer = self._opened()
+        mine = {name: {**ledger, **self.ledger(name)} for name, ledger in ledgers.items()}
+        mine[documents.MARKS] = {"written": self._marked}
+        try:
+            writer.consume_document("stop", documents.stop_document(self._start, error, mine))
+            writer.close()
+        except BaseException as failed:
+            failure = StreamError(f"closing {self.label} failed: {failed}", key=self.label)
+            self.abandon(failure)
+            raise failure from failed
+        finally:
+            for cursor in self._cursors.values():
+                cursor.close()
+
+    def abandon(self, failure: BaseException) -> None:
+        """Close a writer after a failure; what fails now is added to the error that ended it."""
+        self.failed = True
+        for cursor in self._cursors.values():
+            cursor.close()
+        try:
+            self._opened().close()
+        except Exception as error:
+            failure.add_note(f"closing {self.label} failed too: {error}")
+
+    def _loop(self, marks: Sequence[Mark]) -> None:
+        flush_at = time.monotonic() + self._interval
+        while True:
+            ended = self._ended.is_set()
+            wrote = self._drain(marks)
+            if time.monotonic() >= flush_at:
+                self._opened().flush()
+                flush_at = time.monotonic() + self._interval
+            if not wrote:
+                if ended:
+                    self._opened().flush()
+                    return
+                self._wake.wait(_POLL)
+                self._wake.clear()
+
+    def _drain(self, marks: Sequence[Mark]) -> bool:
+        """Write one block of each stream, and the new marks; says whether there was anything."""
+        writer, wrote = self._opened(), False
+        for name, cursor in self._cursors.items():
+            block = cursor.read(self._pieces[name])
+            if block is not None:
+                writer.write(name, block)
+                self._written[name] += len(block.time)
+                wrote = True
+        new = list(marks[self._marked :])
+        if new:
+            writer.write(documents.MARKS, _marks_block(self._marked, new))
+            self._marked += len(new)
+        return wrote or bool(new)
+
+    def _opened(self) -> Writer:
+        if self._writer is None:
+            raise StreamError(f"{self.label} is not open: the run has not started", key=self.label)
+        return self._writer
+
+    def ledger(self, name: str) -> dict[str, Any]:
+        """Say what this target has of a stream, and what it lost of it."""
+        cursor = self._cursors[name]
+        counts = cursor.counts
+        return {"written": self._written[name], "lost": counts.lost, "gaps": cursor.gaps}
+
+    def stats(self, name: str) -> dict[str, int]:
+        """Give the figures of a stream: samples behind, lost and written, and bytes written."""
+        if name not in self._cursors:
+            return {"lag": 0, "lost": 0, "written": 0, "bytes": 0}
+        counts = self._cursors[name].counts
+        return {
+            "lag": counts.pending,
+            "lost": counts.lost,
+            "written": self._written[name],
+            "bytes": self._written[name] * self._nbytes[name],
+        }
+
+    def store(self) -> Store | None:
+        """Open what was written for reading; None for a writer that is not a file or a store."""
+        if isinstance(self.place, Store):
+            return self.place
+        return open_store(self.place, "r") if self._kind is not None else None
+
+
+def _writer_name(place: Any) -> str | None:
+    """Name the writer of a path; None for a store or a writer.
+
+    Raises
+    ------
+    EngineError
+        If no writer knows the suffix.
+    TypeError
+        For anything else.
+    """
+    if isinstance(place, (Store, Writer)):
+        return None
+    if not isinstance(place, (str, os.PathLike)):
+        raise TypeError(f"a run writes to a path, a Store or a writer, not to {type(place).__name__}")
+    suffix = Path(place).suffix.lower()
+    name = _WRITERS.get(suffix) or (suffix[1:] if suffix and WRITERS.find(suffix[1:]) else None)
+    if name is None:
+        raise EngineError(
+            f"no writer is known for {str(place)!r}; use one of the suffixes {', '.join(_WRITERS)}",
+            key=str(place),
+        )
+    return name
+
+
+def _marks_block(first: int, marks: Sequence[Mark]) -> Block:
+    text = np.dtypes.StringDType()
+    data = {
+        "event": np.array([mark.event for mark in marks], dtype=text),
+        "text": np.array([mark.text for mark in marks], dtype=text),
+    }
+    return Block(first, np.array([mark.time for mark in marks], dtype=np.int64), data)
