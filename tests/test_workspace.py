@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from datastore_lab import AnalysisWorkspace, LazyAnalysisWorkspace, open_store
-from datastore_lab.errors import BadKey, Corrupt, EngineError, Foreign, NotFound, NotStorable
+from datastore_lab.errors import BadKey, Corrupt, EngineError, Foreign, Locked, NotFound, NotStorable
 
 
 @pytest.fixture(params=["eager", "lazy", "zarr", "view"])
@@ -209,6 +209,23 @@ def test_saving_over_an_older_pair_and_over_ones_own_file(tmp_path):
     loaded = AnalysisWorkspace.load(tmp_path / "w")
     assert loaded.get("a", "y") == 3
     assert loaded.get("a", "z") == 4
+
+
+def test_saving_never_takes_a_file_from_somebody_else(tmp_path):
+    ws = AnalysisWorkspace()
+    ws.store("a", "x", 1)
+    with open_store(tmp_path / "raw.h5") as raw:
+        raw["hours"] = np.arange(10)
+    with pytest.raises(Foreign, match="another name"):
+        ws.save(tmp_path / "raw")
+    ws.save(tmp_path / "w")
+    with AnalysisWorkspace(store=tmp_path / "w.h5") as other:
+        with pytest.raises(Locked, match="open in this session"):
+            ws.save(tmp_path / "w")
+        other.store("b", "y", 2)
+    assert AnalysisWorkspace.load(tmp_path / "w").list_keys() == {"a": ["x"], "b": ["y"]}
+    with open_store(tmp_path / "raw.h5", "r") as raw:
+        assert raw["hours"].size == 10
 
 
 def test_a_failed_save_leaves_the_old_pair_and_nothing_else(tmp_path, monkeypatch):

@@ -162,6 +162,12 @@ def _shared(engine_class: Any, place: Path, mode: str) -> Store:
     return store
 
 
+def users(engine: Engine) -> int:
+    """Count the stores of this process that share an engine."""
+    with _guard:
+        return max((entry.users for entry in _open.values() if entry.engine is engine), default=0)
+
+
 def _leave(path: str, entry: _Shared) -> None:
     with _guard:
         entry.users -= 1

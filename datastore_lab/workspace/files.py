@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab import media
-from datastore_lab.errors import EngineError, Foreign, NotFound, ReadOnly
+from datastore_lab.errors import EngineError, Foreign, Locked, NotFound, ReadOnly
 from datastore_lab.store import Store, open_store
+from datastore_lab.store.opening import users
 
 if TYPE_CHECKING:
     from datastore_lab.workspace.analysis import AnalysisWorkspace
@@ -38,19 +39,47 @@ def save(workspace: AnalysisWorkspace, path: str | os.PathLike[str]) -> None:
         "name": workspace.name,
         "created_at": workspace.created_at,
     }
-    draft = target.with_name(f".{target.stem[:60]}-{secrets.token_hex(4)}.h5")
+    text = media.to_json({**header, "items": _listing(workspace)}, indent=2)
     try:
-        _write(workspace.backing, header, draft)
+        if not _is_own_file(workspace.backing, target):
+            _replace(workspace.backing, header, target)
         with media.atomic_file(sidecar) as file:
-            text = media.to_json({**header, "items": _listing(workspace)}, indent=2)
             file.write(text.encode())
-            draft.replace(target)  # last of what can fail: the sidecar can be derived, this can't
-        media.sync_folder(target.parent)
     except PermissionError as error:
         raise ReadOnly(f"can't save to {str(target)!r}: {error.strerror}", key=str(target)) from error
+
+
+def _is_own_file(backing: Store, target: Path) -> bool:
+    """Whether the workspace lives in the file it is saved to; refuse a file that is another's.
+
+    Raises
+    ------
+    Foreign
+        If there is a file that is no workspace.
+    Locked
+        If the file is open for writing elsewhere, so that what is written there would be lost.
+    """
+    if not target.exists():
+        return False
+    with open_store(target, "r+") as there:
+        if there.engine is backing.engine and backing.prefix == ():
+            return True
+        if "workspace_id" not in there.attrs() and (len(there) or there.attrs()):
+            raise Foreign(f"{str(target)!r} holds something else than a workspace; save under another name")
+        if users(there.engine) > 1:
+            raise Locked(f"{str(target)!r} is open in this session; close it, or save under another name")
+    return False
+
+
+def _replace(source: Store, header: dict[str, Any], target: Path) -> None:
+    draft = target.with_name(f".{target.stem[:60]}-{secrets.token_hex(4)}.h5")
+    try:
+        _write(source, header, draft)
+        draft.replace(target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
+    media.sync_folder(target.parent)
 
 
 def _write(source: Store, header: dict[str, Any], draft: Path) -> None:
