@@ -43,7 +43,7 @@ def check_place(path: str, mode: str) -> bool:
         raise EngineError(f"{path} is {what}; give the path of an HDF5 file", key=path)
     if mode == "x":
         raise AlreadyExists(f"{path} exists already; open it with mode 'a', or choose another name", key=path)
-    if mode != "w":
+    if mode != "w" or found.st_size > 0:  # not even "w" may cost somebody a file of another kind
         check_signature(path)
     return True
 
