@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import Any
 
 _HOMES = {
@@ -28,3 +30,18 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+class _Room(types.ModuleType):
+    """Lets ``datastore_lab.acquire(...)`` record also where the name stands for this package.
+
+    Importing a package binds it in its parent, so ``from datastore_lab import HostMonitor, acquire`` would
+    give something that can't be called.
+    """
+
+    @property
+    def __call__(self) -> Any:
+        return self.__getattr__("acquire")
+
+
+sys.modules[__name__].__class__ = _Room
