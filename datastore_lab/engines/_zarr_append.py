@@ -75,10 +75,10 @@ class ZarrAppender:
                 self._length,
             )
             engine._undo.append(lambda: self._restore(columns, waiting, length))
+            self._waiting = []
             for name, column in self._columns.items():
                 self._grow(name, column, np.concatenate([block[name] for block in waiting]))
             self._length += sum(len(next(iter(block.values()))) for block in waiting)
-            self._waiting = []
 
     def _restore(
         self, columns: dict[str, _Column], waiting: list[dict[str, NDArray[Any]]], length: int

@@ -24,6 +24,7 @@ from datastore_lab.engines._zarr_meta import (
     escape,
     group_json,
     new_array,
+    to_json,
     unescape,
 )
 from datastore_lab.engines._zarr_types import stored_type, to_stored
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from datastore_lab.engines._zarr_tree import Node, Parts, Tree
     from datastore_lab.engines.treelog import TreeLog
 
+_CONSOLIDATED = 1000
 _STREAM = 1 << 20
 _STREAM_SECONDS = 4.0
 
@@ -138,6 +140,20 @@ class Changes:
         refuse_root(key)
         self.tree.overlay.remove(self.tree.node(key).parts)
         self._forget_copies(key)
+
+    def consolidate(self) -> None:
+        """Put a copy of all metadata into the root, for readers that would else warn and look for each.
+
+        Only of small trees: whoever opens the root reads all of it, and every session writes it again.
+        """
+        copies: dict[str, Any] = {}
+        for parts, doc in itertools.islice(self.tree.walk(()), _CONSOLIDATED + 1):
+            plain = {name: value for name, value in doc.items() if name != "consolidated_metadata"}
+            copies["/".join(parts)] = {**plain, "attributes": media.tag_floats(doc["attributes"])}
+        root = copies.pop("")
+        if len(copies) < _CONSOLIDATED:
+            inline = {"kind": "inline", "must_understand": False, "metadata": copies}
+            self.put_file((METADATA,), to_json({**root, "consolidated_metadata": inline}))
 
     # -- how ---------------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ class ArrayDoc(NamedTuple):
 
     def to_json(self) -> bytes:
         """Give the content of ``zarr.json``."""
-        return _dump(
+        return to_json(
             {
                 "zarr_format": 3,
                 "node_type": "array",
@@ -184,7 +184,7 @@ def changed(doc: Mapping[str, Any], **fields: Any) -> bytes:
     Consolidated metadata, a copy of what lies below, would be out of date after any change: it is left out.
     """
     merged = {name: value for name, value in {**doc, **fields}.items() if name != "consolidated_metadata"}
-    return _dump({**merged, "attributes": media.tag_floats(merged.get("attributes", {}))})
+    return to_json({**merged, "attributes": media.tag_floats(merged.get("attributes", {}))})
 
 
 def user_meta(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,7 +300,8 @@ def _key_encoding(encoding: Mapping[str, Any]) -> tuple[str, str]:
     return "c" if default else "", separator
 
 
-def _dump(doc: Mapping[str, Any]) -> bytes:
+def to_json(doc: Mapping[str, Any]) -> bytes:
+    """Write metadata as JSON; its floats must be tagged."""
     try:
         return json.dumps(doc, ensure_ascii=False, allow_nan=False, indent=1).encode()
     except ValueError as error:  # an int of more digits than Python turns into text

@@ -41,6 +41,7 @@ class Overlay:
 
     def __init__(self, root: str) -> None:
         self._top = _Entry(root)
+        self._before: list[tuple[_Entry, str, _Entry | None, bool]] = []
 
     def __bool__(self) -> bool:
         return bool(self._top.changed)
@@ -70,17 +71,34 @@ class Overlay:
 
     def put(self, parts: Sequence[str], staged: str) -> None:
         """Let the content at `staged` stand at a place, instead of what is there."""
-        self._make(parts[:-1]).changed[parts[-1]] = _Entry(staged)
+        self._set(self._make(parts[:-1]), parts[-1], _Entry(staged))
 
     def remove(self, parts: Sequence[str]) -> None:
         """Let nothing stand at a place."""
-        self._make(parts[:-1]).changed[parts[-1]] = None
+        self._set(self._make(parts[:-1]), parts[-1], None)
 
     def move(self, old: Sequence[str], new: Sequence[str]) -> None:
         """Let the content of one place stand at another."""
         entry = self._make(old)
         self.remove(old)
-        self._make(new[:-1]).changed[new[-1]] = entry
+        self._set(self._make(new[:-1]), new[-1], entry)
+
+    def mark(self) -> int:
+        """Give a point to which `undo` can go back."""
+        return len(self._before)
+
+    def undo(self, mark: int) -> None:
+        """Forget the changes since a mark."""
+        while len(self._before) > mark:
+            entry, name, former, was_changed = self._before.pop()
+            if was_changed:
+                entry.changed[name] = former
+            else:
+                del entry.changed[name]
+
+    def _set(self, entry: _Entry, name: str, child: _Entry | None) -> None:
+        self._before.append((entry, name, entry.changed.get(name), name in entry.changed))
+        entry.changed[name] = child
 
     def plan(self, hold: Callable[[], str], stage: str) -> Plan:
         """Give the renames; `hold` gives fresh paths for what is taken, `stage` is where new content lies."""
@@ -123,7 +141,8 @@ class Overlay:
         for part in parts:
             child = entry.changed.get(part)
             if child is None:
-                child = entry.changed[part] = _Entry(os.path.join(entry.backing, part))
+                child = _Entry(os.path.join(entry.backing, part))
+                self._set(entry, part, child)
             entry = child
         return entry
 

@@ -232,6 +232,17 @@ class Tree:
         arrays = set(self.array_names(node).values()) if node.is_record else set()
         return sorted(name for name in self.overlay.names(node.parts) if name not in {METADATA, *arrays})
 
+    def walk(self, parts: Parts) -> Iterator[tuple[Parts, dict[str, Any]]]:
+        """Yield the folders and metadata of all groups and arrays at or below a place; damage is left out."""
+        doc = self.doc(parts) if not parts else self._doc_or_none(parts)
+        if doc is None:
+            return
+        yield parts, doc
+        if doc["node_type"] == "group":
+            for name in sorted(self.overlay.names(parts)):
+                if name != METADATA:
+                    yield from self.walk((*parts, name))
+
     # -- names -------------------------------------------------------------------------------------
 
     def check_names(self, key: Key, names: set[str]) -> None:

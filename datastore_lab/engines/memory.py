@@ -256,7 +256,7 @@ class MemoryAppender:
     """Rows wait in a buffer that doubles as it fills, and show at the next flush."""
 
     def __init__(self, engine: MemoryEngine, key: Key, node: _Node) -> None:
-        self._engine, self._key, self._node = engine, key, node
+        self._engine, self._key = engine, key
         self._waiting: list[Mapping[str, NDArray[Any]]] = []
         self._buffers = dict(node.arrays)
         self._length = 0
@@ -265,16 +265,17 @@ class MemoryAppender:
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         if self._closed:
             raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
-        check_rows(self._key, block, self._node.arrays)
+        check_rows(self._key, block, self._buffers)
         self._waiting.append({name: np.array(rows) for name, rows in block.items()})
 
     def flush(self) -> None:
         with self._engine._lock:
+            node = self._engine._node(self._key)  # a transaction that was undone has put another one there
             for block in self._waiting:
                 self._add(block)
             self._waiting.clear()
             for name, buffer in self._buffers.items():
-                self._node.arrays[name] = buffer[: self._length]
+                node.arrays[name] = buffer[: self._length]
             self._engine._commit()
 
     def close(self, meta: Mapping[str, Any]) -> None:
@@ -286,6 +287,8 @@ class MemoryAppender:
 
     def _add(self, block: Mapping[str, NDArray[Any]]) -> None:
         count = len(next(iter(block.values()), ()))
+        if not count:
+            return
         for name, rows in block.items():
             buffer = self._buffers[name]
             if len(buffer) < self._length + count:

@@ -10,6 +10,10 @@ carried out (some ms), carries out itself what a dead writer left, and starts ag
 replaced meanwhile. Three things remain. Two calls may see two states. A list of keys that takes longer than
 the time between two commits may, after five attempts, mix states. And programs that know nothing of the
 journal may, in these ms, miss an item that is being replaced or see a stream's arrays differ in length.
+
+While the store is open for writing, xarray wants ``consolidated=False`` and zarr's own ``keys()`` are slow: a
+copy of all metadata in the root, which speeds them up, would be out of date. It is written at `close`, for
+stores of up to 1,000 nodes, and dropped by the first change.
 """
 
 from __future__ import annotations
@@ -83,6 +87,7 @@ class ZarrEngine:
         self._lock = threading.RLock()
         self._depth = 0
         self._closed = False
+        self._changed = False
         self._log = TreeLog(self._root)
         self._tree = Tree(self._root)
         self._changes = Changes(self._tree, self._log)
@@ -255,7 +260,13 @@ class ZarrEngine:
     @contextmanager
     def _change(self) -> Iterator[None]:
         with self.transaction(), _disk(self._root):
-            yield
+            mark, undoable = self._tree.overlay.mark(), len(self._undo)
+            try:
+                yield
+            except BaseException:  # a change that fails half-way is undone even if its transaction goes on
+                self._tree.overlay.undo(mark)
+                self._run_undo(undoable)
+                raise
 
     def _commit(self) -> None:
         if self._closed:
@@ -264,6 +275,7 @@ class ZarrEngine:
                 key=self._root,
             )
         with _disk(self._root):
+            self._changed = self._changed or bool(self._tree.overlay)
             self._log.commit(self._tree.overlay)
             self._tree.reset()
             self._undo.clear()
@@ -273,13 +285,16 @@ class ZarrEngine:
         """Forget what was not committed; a commit that is in the log stands: the next call carries it out."""
         self._tree.reset()
         if not self._log.pending():
-            for undo in reversed(self._undo):
-                undo()
+            self._run_undo(0)
             with contextlib.suppress(
                 OSError
             ):  # leftovers in the stage are harmless, and the first error matters
                 self._log.discard()
         self._undo.clear()
+
+    def _run_undo(self, down_to: int) -> None:
+        while len(self._undo) > down_to:
+            self._undo.pop()()
 
     def compact(self) -> int:
         with self._change():
@@ -287,7 +302,13 @@ class ZarrEngine:
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed:
+            if self._closed:
+                return
+            try:
+                if self._changed and self._depth == 0:
+                    with self._change():
+                        self._changes.consolidate()
+            finally:
                 self._closed = True
                 self._tree.reset()
                 self._log.close()
