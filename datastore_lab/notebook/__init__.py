@@ -1,0 +1,104 @@
+"""The notebook face: a browser for stores, a live panel for runs, and the registration of both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from datastore_lab.notebook.browser import Browser
+    from datastore_lab.notebook.panel import Panel
+
+_Homes: TypeAlias = dict[str, tuple[str, ...]]
+
+__all__ = ["browse", "load_ipython_extension", "panel", "unload_ipython_extension"]
+
+_BROWSED: _Homes = {
+    "datastore_lab.store": ("Store",),
+    "datastore_lab.workspace": ("AnalysisWorkspace", "LazyAnalysisWorkspace"),
+}
+_RUNS: _Homes = {"datastore_lab.acquire": ("Run",)}
+
+
+def browse(target: Any) -> Browser:
+    """Show a store as a tree in the notebook.
+
+    Parameters
+    ----------
+    target : Store, workspace, run, str or path-like
+        A path or URL is opened for reading, and closed with the browser.
+
+    Returns
+    -------
+    Browser
+        Shows itself as the last line of a cell.
+
+    Raises
+    ------
+    TypeError
+        If there is no store behind `target`.
+    NotFound, EngineError, Foreign, Corrupt
+        If a path can't be opened.
+
+    Examples
+    --------
+    >>> from datastore_lab import open_store
+    >>> browse(open_store("memory://"))
+    <Browser of memory://, 0 items>
+    """
+    from datastore_lab.notebook.browser import browse as show
+
+    return show(target)
+
+
+def panel(run: Any) -> Panel:
+    """Show a run live in the notebook, with buttons to start, pause, mark and stop it.
+
+    Parameters
+    ----------
+    run : Run
+        As `datastore_lab.acquire` gives it; running or not yet.
+
+    Returns
+    -------
+    Panel
+        Shows itself as the last line of a cell.
+    """
+    from datastore_lab.notebook.panel import Panel
+
+    return Panel(run)
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Register the magics, and let stores, workspaces and runs show themselves as the last line of a cell.
+
+    Parameters
+    ----------
+    ipython : IPython.core.interactiveshell.InteractiveShell
+    """
+    from datastore_lab.notebook.cache_magic import CacheMagics
+
+    ipython.register_magics(CacheMagics)
+    formatter = ipython.display_formatter.mimebundle_formatter
+    for show, homes in ((browse, _BROWSED), (panel, _RUNS)):
+        for cls in _classes(homes):
+            formatter.for_type(cls, _shown_by(show))
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Let stores, workspaces and runs show as plain text again."""
+    formatter = ipython.display_formatter.mimebundle_formatter
+    for homes in (_BROWSED, _RUNS):
+        for cls in _classes(homes):
+            formatter.pop(cls, None)
+
+
+def _classes(homes: _Homes) -> list[type]:
+    import importlib
+
+    return [
+        getattr(importlib.import_module(module), name) for module, names in homes.items() for name in names
+    ]
+
+
+def _shown_by(show: Any) -> Any:
+    return lambda target: show(target)._repr_mimebundle_()

@@ -1,0 +1,86 @@
+"""How far behind the page is, and whether anybody is looking."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+IN_FLIGHT = 12
+"""Frames that may be on their way to the page at once."""
+
+OPEN_LOOP = 0.1
+"""Seconds between frames to a page that acknowledges nothing: it may be about to come back."""
+
+SILENCE = 30.0
+"""Seconds after which a page that says nothing counts as gone; a living one speaks every five."""
+
+
+class Link:
+    """The pages of one panel: who looks, and what they have acknowledged.
+
+    Attributes
+    ----------
+    skipped : int
+        Frames that were not sent because the page was behind.
+
+    Examples
+    --------
+    >>> link = Link()
+    >>> link.hear({"op": "ready", "page": "a", "visible": True})
+    >>> link.watched
+    True
+    >>> numbers = [link.take() for _ in range(13)]
+    >>> numbers[0], numbers[11], numbers[12], link.skipped
+    (1, 12, None, 1)
+    >>> link.hear({"op": "ack", "page": "a", "visible": True, "seq": 12})
+    >>> link.take()
+    13
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self._sent = self._acked = 0
+        self._last = 0.0
+        self._pages: dict[str, tuple[float, bool]] = {}
+        self._lock = threading.Lock()
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take note of any message of a page."""
+        page = str(message.get("page", ""))
+        with self._lock:
+            if message.get("op") == "gone":
+                self._pages.pop(page, None)
+                return
+            ready = message.get("op") == "ready" or page in self._pages
+            if ready:
+                self._pages[page] = (time.monotonic(), bool(message.get("visible")))
+            if message.get("op") == "ready":
+                self._acked = self._sent  # what was under way to a page that is gone is not coming back
+            elif message.get("op") == "ack":
+                self._acked = max(self._acked, min(int(message["seq"]), self._sent))
+
+    @property
+    def attended(self) -> bool:
+        """Whether any page is there."""
+        return bool(self._living())
+
+    @property
+    def watched(self) -> bool:
+        """Whether any page has its panel in sight."""
+        return any(self._living())
+
+    def take(self) -> int | None:
+        """Give the number of a frame that may be sent now, or None and count it as skipped."""
+        now = time.monotonic()
+        with self._lock:
+            if self._sent - self._acked >= IN_FLIGHT and now - self._last < OPEN_LOOP:
+                self.skipped += 1
+                return None
+            self._sent, self._last = self._sent + 1, now
+            return self._sent
+
+    def _living(self) -> list[bool]:
+        now = time.monotonic()
+        with self._lock:
+            return [visible for heard, visible in self._pages.values() if now - heard < SILENCE]

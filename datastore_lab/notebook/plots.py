@@ -1,0 +1,281 @@
+"""Live figures: what a stream looks like, and the newest of it as raw arrays."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from datastore_lab import dtypes
+from datastore_lab.notebook.decimate import min_max, positions, thin, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from datastore_lab.records import ArrayInfo, Block, Stat
+
+COLOURS = ("#3b8bca", "#d9722e", "#2a9d84", "#c26ba3", "#8f7ad8", "#a98a1c", "#d1605e", "#80868f")
+"""Readable on light and on dark ground."""
+
+_PAIRS = 500
+_MOST_SAMPLES = 200_000
+_MOST_LINES = len(COLOURS)
+_MOST_PLOTS = 4
+_SIDE = 640
+_WATERFALL = 256
+_UNPACED = 600
+_SHRINK = 0.4
+_PATIENCE = 2.0
+_BYTES = frozenset({"B", "B/s", "bytes"})
+
+
+class Part(NamedTuple):
+    """New content of one figure: columns of its source, and the vertical range if it changed."""
+
+    columns: Mapping[str, NDArray[Any]]
+    y: tuple[float, float] | None
+
+
+class Line(NamedTuple):
+    """One line of a figure: a whole array of the stream, or one column of it."""
+
+    label: str
+    array: str
+    column: int | None
+
+
+class LinePlot:
+    """The last seconds of up to eight signals of one unit.
+
+    Parameters
+    ----------
+    source : str
+        Name of the figure's data source, unique in the panel.
+    title, unit : str
+    lines : list of Line
+    rate : float or None
+        Samples per second.
+    window : float
+        Seconds to show.
+    """
+
+    def __init__(
+        self, source: str, title: str, unit: str, lines: list[Line], *, rate: float | None, window: float
+    ) -> None:
+        self.source, self.title, self.unit, self.lines = source, title, unit, lines
+        self.window = window
+        self.samples = min(_MOST_SAMPLES, max(2, round(rate * window))) if rate else _UNPACED
+        self._range = SteadyRange()
+
+    def describe(self) -> dict[str, Any]:
+        """Give the figure as JSON, with what the page writes above it."""
+        keys = [[line.label, COLOURS[index]] for index, line in enumerate(self.lines)]
+        head = {"title": self.title, "unit": self.unit, "keys": keys}
+        return {"source": self.source, **head, "item": _item(self._figure())}
+
+    def part(self, block: Block) -> Part:
+        """Give the lines of a block, thinned so that every spike stays."""
+        clock = block.time[-self.samples :]
+        at = positions(len(clock), _PAIRS).astype(np.intp)
+        columns = {"x": (clock[at] - clock[-1]) / 1e9}
+        for index, line in enumerate(self.lines):
+            values = block.data[line.array][-self.samples :]
+            values = values if line.column is None else values[:, line.column]
+            columns[f"y{index}"] = min_max(np.asarray(values), _PAIRS).astype(np.float64)
+        return Part(columns, self._range.update([columns[f"y{index}"] for index in range(len(self.lines))]))
+
+    def _figure(self) -> Any:
+        from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
+        from bokeh.plotting import figure
+
+        names = ["x", *(f"y{index}" for index in range(len(self.lines)))]
+        data = ColumnDataSource({name: [] for name in names}, name=self.source)
+        plot = figure(
+            height=190,
+            sizing_mode="stretch_width",
+            x_range=Range1d(start=-self.window, end=0),
+            y_range=Range1d(start=0, end=1),
+            tools="xpan,xwheel_zoom,save,reset",
+            lod_threshold=None,
+            min_border_left=52,
+        )
+        plot.toolbar.autohide = True
+        plot.toolbar.logo = None
+        for index in range(len(self.lines)):
+            plot.line("x", f"y{index}", source=data, color=COLOURS[index], line_width=1.4)
+        plot.xaxis.axis_label = "s"
+        if self.unit in _BYTES:
+            plot.yaxis.formatter = NumeralTickFormatter(format="0.[0] b")
+        else:
+            plot.yaxis.axis_label = self.unit
+        return plot
+
+
+class ImagePlot:
+    """The newest frame of a camera, or the last rows of a spectrum.
+
+    Parameters
+    ----------
+    source, title, unit : str
+    array : str
+    shape : tuple of int
+        Of one sample: (width,), (height, width) or (height, width, 3).
+    """
+
+    def __init__(self, source: str, title: str, unit: str, array: str, shape: tuple[int, ...]) -> None:
+        self.source, self.title, self.unit, self.array = source, title, unit, array
+        self.samples = _WATERFALL if len(shape) == 1 else 1
+        self.shape = (_WATERFALL, *shape) if len(shape) == 1 else shape
+        self._range = SteadyRange()
+
+    def describe(self) -> dict[str, Any]:
+        """Give the figure as JSON, with what the page writes above it."""
+        head = {"title": self.title, "unit": self.unit, "keys": []}
+        return {"source": self.source, **head, "item": _item(self._figure())}
+
+    def part(self, block: Block) -> Part:
+        """Give the newest image as bytes, at most 640 pixels wide."""
+        values = np.asarray(block.data[self.array])
+        image = thin(values[-self.samples :] if self.samples > 1 else values[-1], _SIDE)
+        if image.dtype != np.uint8:
+            self._range.update([image])
+            image = to_bytes(image, *self._range.bounds)
+        return Part({"image": np.ascontiguousarray(image)}, None)
+
+    def _figure(self) -> Any:
+        from bokeh.models import ColumnDataSource, Range1d
+        from bokeh.plotting import figure
+
+        height, width = self.shape[:2]
+        data = ColumnDataSource({"image": []}, name=self.source)
+        shown = min(640, max(240, round(240 * width / height)))
+        plot = figure(
+            width=shown,
+            height=max(60, round(shown * height / width)),
+            sizing_mode="scale_width",
+            max_width=shown,
+            x_range=Range1d(start=0, end=width),
+            y_range=Range1d(start=height, end=0),
+            tools="pan,wheel_zoom,save,reset",
+            min_border=0,
+        )
+        plot.toolbar.autohide = True
+        plot.toolbar.logo = None
+        plot.toolbar_location = None
+        plot.image_rgba(image="image", x=0, y=0, dw=width, dh=height, source=data)
+        plot.axis.visible = False
+        plot.grid.visible = False
+        return plot
+
+
+class SteadyRange:
+    """A range that grows at once, and shrinks only when much of it has been empty for a while.
+
+    Examples
+    --------
+    >>> steady = SteadyRange()
+    >>> low, high = steady.update([np.array([0.0, 10.0])])
+    >>> low < 0 and high > 10
+    True
+    >>> steady.update([np.array([2.0, 9.0])]) is None
+    True
+    """
+
+    def __init__(self) -> None:
+        self.bounds = (0.0, 1.0)
+        self._known = False
+        self._needed = time.monotonic()
+
+    def update(self, arrays: list[NDArray[Any]]) -> tuple[float, float] | None:
+        """Take new values; gives the range if it changed."""
+        found = _extent(arrays)
+        if found is None:
+            return None
+        low, high = found
+        span = self.bounds[1] - self.bounds[0]
+        inside = self._known and self.bounds[0] <= low and high <= self.bounds[1]
+        now = time.monotonic()
+        if inside and high - low > _SHRINK * span:
+            self._needed = now
+        if inside and now - self._needed < _PATIENCE:
+            return None
+        if inside and high - low < 1e-12 * max(abs(low), abs(high), 1e-300) and span <= _room(low, high) * 3:
+            return None  # a constant would be fitted again and again
+        room = _room(low, high)
+        self.bounds, self._known, self._needed = (low - room, high + room), True, now
+        return self.bounds
+
+
+def _room(low: float, high: float) -> float:
+    return 0.08 * (high - low) or 0.05 * abs(high) or 0.5
+
+
+def _extent(arrays: list[NDArray[Any]]) -> tuple[float, float] | None:
+    finite = [array[np.isfinite(array)] for array in arrays]
+    lows = [float(array.min()) for array in finite if array.size]
+    highs = [float(array.max()) for array in finite if array.size]
+    return (min(lows), max(highs)) if lows else None
+
+
+Plot = LinePlot | ImagePlot
+
+
+def plots_of(stream: str, spec: Stat, *, window: float) -> list[Plot]:
+    """Choose the figures of a stream: one per unit for signals, one per array for images.
+
+    Parameters
+    ----------
+    stream : str
+    spec : Stat
+        As the device describes it.
+    window : float
+        Seconds that signals show.
+
+    Examples
+    --------
+    >>> from datastore_lab.records import ArrayInfo, Stat
+    >>> spec = Stat("stream", {"adc": ArrayInfo("<f8", (0, 2), ("time", "channel"), 0, None)},
+    ...             {"rate": 100.0, "units": {"adc": "V"}})
+    >>> [line.label for line in plots_of("daq", spec, window=5.0)[0].lines]
+    ['adc[0]', 'adc[1]']
+    """
+    units = spec.meta.get("units") or {}
+    grouped: dict[str, list[Line]] = {}
+    images: list[tuple[str, tuple[int, ...]]] = []
+    for name, info in spec.arrays.items():
+        if dtypes.parse(info.dtype).kind not in "biuf":
+            continue
+        lines = _lines(name, info)
+        if lines:
+            grouped.setdefault(str(units.get(name) or ""), []).extend(lines)
+        else:
+            images.append((name, info.shape[1:]))
+    made: list[Plot] = [_image(stream, name, shape, units) for name, shape in images]
+    for unit, lines in grouped.items():
+        source = f"{stream}/{len(made)}"
+        rate = spec.meta.get("rate")
+        made.append(LinePlot(source, stream, unit, lines[:_MOST_LINES], rate=rate, window=window))
+    return made[:_MOST_PLOTS]
+
+
+def _image(stream: str, name: str, shape: tuple[int, ...], units: Mapping[str, Any]) -> ImagePlot:
+    return ImagePlot(f"{stream}/{name}", f"{stream} {name}", str(units.get(name) or ""), name, shape)
+
+
+def _lines(name: str, info: ArrayInfo) -> list[Line]:
+    inner = info.shape[1:]
+    if not inner:
+        return [Line(name, name, None)]
+    if len(inner) == 1 and math.prod(inner) <= 2 * _MOST_LINES:
+        return [Line(f"{name}[{column}]", name, column) for column in range(inner[0])]
+    return []
+
+
+def _item(plot: Any) -> dict[str, Any]:
+    from bokeh.embed import json_item
+
+    return dict(json_item(plot))

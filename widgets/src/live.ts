@@ -1,0 +1,118 @@
+// Entry of the live panel: buttons, figures fed by binary frames, and the numbers of the run.
+import { loadBokeh } from "./bokeh";
+import { Controls } from "./controls";
+import { element } from "./dom";
+import { LiveFigure, type PlotFacts } from "./figure";
+import { Inbox, Pace, type Frame } from "./frames";
+import type { Host, Message, RenderContext } from "./host";
+import { Numbers, type Status } from "./numbers";
+
+const ALIVE = 5000; // ms; a page that says nothing for half a minute counts as gone
+
+class LivePanel {
+  private readonly page = Math.random().toString(36).slice(2); // several views of one widget share its messages
+  private readonly inbox = new Inbox();
+  private readonly pace = new Pace();
+  private readonly controls: Controls;
+  private readonly numbers = new Numbers();
+  private readonly figures: Map<string, LiveFigure>;
+  private readonly seen: IntersectionObserver;
+  private readonly themes: MutationObserver;
+  private readonly timer: ReturnType<typeof setInterval>;
+  private ready = false;
+  private visible = true;
+  private raf = 0;
+
+  constructor(
+    private readonly model: Host,
+    private readonly el: HTMLElement,
+  ) {
+    const plots = model.get("plots") as PlotFacts[];
+    this.controls = new Controls(String(model.get("title")), (message) => this.send(message));
+    this.figures = new Map(plots.map((facts) => [facts.source, new LiveFigure(facts)]));
+    const figures = [...this.figures.values()].map((figure) => figure.el);
+    el.classList.add("dlab", "dlab-live");
+    el.setAttribute("role", "region");
+    el.setAttribute("aria-label", `Live panel of ${String(model.get("title"))}`);
+    el.append(this.controls.el, element("div", { class: "dlab-figures" }, ...figures), this.numbers.el);
+    this.show(model.get("status") as Status);
+    model.on("msg:custom", this.receive);
+    this.seen = new IntersectionObserver((entries) => this.look(entries.at(-1)?.isIntersecting ?? true));
+    this.themes = new MutationObserver(() => this.dress());
+    this.themes.observe(document.body, { attributes: true });
+    document.addEventListener("visibilitychange", this.here);
+    this.timer = setInterval(this.here, ALIVE);
+  }
+
+  async start(): Promise<void> {
+    try {
+      const bokeh = await loadBokeh(this.model, this.page);
+      await Promise.all([...this.figures.values()].map((figure) => figure.embed(bokeh)));
+    } catch (error) {
+      this.controls.alarm(`The figures can't be drawn: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    this.ready = true;
+    this.seen.observe(this.el);
+    this.send({ op: "ready" });
+  }
+
+  dispose(): void {
+    this.send({ op: "gone" });
+    this.ready = false;
+    this.model.off("msg:custom", this.receive);
+    document.removeEventListener("visibilitychange", this.here);
+    clearInterval(this.timer);
+    cancelAnimationFrame(this.raf);
+    this.seen.disconnect();
+    this.themes.disconnect();
+    for (const figure of this.figures.values()) figure.dispose();
+    this.el.replaceChildren();
+  }
+
+  private readonly receive = (message: Message, buffers: DataView[]): void => {
+    if (message.op === "status") this.show(message as unknown as Status);
+    if (message.op !== "frame" || !this.ready) return;
+    if (this.inbox.put(message as unknown as Frame, buffers)) this.raf = requestAnimationFrame(() => this.draw());
+  };
+
+  private draw(): void {
+    const next = this.inbox.take();
+    if (!next) return;
+    for (const content of next.contents) this.figures.get(content.part.source)?.apply(content);
+    if (this.pace.drawn(next.frame.seq, performance.now())) this.send({ op: "ack", seq: next.frame.seq });
+    this.el.dataset.frames = String(this.pace.applied);
+    this.el.dataset.latency = String(Math.round(Date.now() - 1000 * next.frame.time));
+  }
+
+  private show(status: Status): void {
+    this.controls.show(status);
+    this.numbers.show(status, { shown: this.pace.rate, dropped: this.inbox.dropped });
+  }
+
+  private look(visible: boolean): void {
+    if (visible === this.visible) return;
+    this.visible = visible;
+    this.here();
+  }
+
+  private readonly here = (): void => {
+    if (this.ready) this.send({ op: "here" });
+  };
+
+  private dress(): void {
+    for (const figure of this.figures.values()) figure.dress();
+    setTimeout(() => this.figures.forEach((figure) => figure.dress()), 400); // a theme's style sheet comes later
+  }
+
+  private send(message: { op: string; [name: string]: unknown }): void {
+    this.model.send({ ...message, page: this.page, visible: this.visible && !document.hidden });
+  }
+}
+
+function render({ model, el }: RenderContext): () => void {
+  const panel = new LivePanel(model, el);
+  void panel.start();
+  return () => panel.dispose();
+}
+
+export default { render };
