@@ -1,0 +1,13 @@
+"""Expensive results, kept under a key that holds everything they depend on.
+
+`cached` keeps what a function returns; the cell magic ``%%cache`` keeps the variables and the output of a
+notebook cell. Both are views on a `Store`: any tool that opens the file reads the results.
+"""
+
+from __future__ import annotations
+
+from datastore_lab.cache.decorator import Cached, cached
+from datastore_lab.cache.entries import CacheWarning
+from datastore_lab.cache.hashing import forget_hasher, register_hasher
+
+__all__ = ["CacheWarning", "Cached", "cached", "forget_hasher", "register_hasher"]

@@ -1,0 +1,97 @@
+"""Which names a piece of compiled code reads: globals, closure variables, imports, attribute chains."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import types
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+Chains: TypeAlias = frozenset[tuple[str, ...]]
+"""How a name is used: ``{("linalg", "norm")}`` for ``np.linalg.norm``; ``()`` where it is used as a whole."""
+
+WHOLE: Chains = frozenset({()})
+
+_GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+_CELL = {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
+_ATTRIBUTE = {"LOAD_ATTR", "LOAD_METHOD"}
+_DOCS = {"__doc__", "getdoc"}
+
+
+class Import(NamedTuple):
+    """An import statement: the module, the dots before it, and what is taken from it."""
+
+    module: str
+    level: int
+    chains: Chains
+
+
+class Names(NamedTuple):
+    """What code reads, in a fixed order."""
+
+    globals: dict[str, Chains]
+    closure: dict[str, Chains]
+    imports: tuple[Import, ...]
+    docs: bool
+
+
+@functools.lru_cache(maxsize=16384)
+def of_code(code: types.CodeType) -> Names:
+    """Collect the names that a function reads, those of the functions inside it included.
+
+    Examples
+    --------
+    >>> sorted(of_code((lambda x: abs(x) + offset).__code__).globals)
+    ['abs', 'offset']
+    """
+    found: dict[str, set[tuple[str, ...]]] = {}
+    closed: dict[str, set[tuple[str, ...]]] = {}
+    imports: list[Import] = []
+    docs = False
+    for inner in _codes(code):
+        for kind, name, chain in _loads(inner):
+            target = found if kind == "global" else closed
+            target.setdefault(name, set()).add(chain)
+            docs |= name in _DOCS or bool(_DOCS.intersection(chain))
+        imports += _imports(inner)
+        docs |= bool(_DOCS.intersection(inner.co_names)) or _mentions(inner)
+    free = {name: frozenset(closed.get(name, {()})) for name in code.co_freevars}
+    return Names(_ordered(found), _ordered(free), tuple(imports), docs)
+
+
+def _ordered(found: dict[str, set[tuple[str, ...]]] | dict[str, Chains]) -> dict[str, Chains]:
+    return {name: frozenset(chains) for name, chains in sorted(found.items())}
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            yield from _codes(item)
+
+
+def _mentions(code: types.CodeType) -> bool:
+    """Tell whether docstrings are read by name, as in ``getattr(f, "__doc__")``."""
+    return any(isinstance(item, str) and item == "__doc__" for item in code.co_consts)
+
+
+def _loads(code: types.CodeType) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for number, step in enumerate(steps):
+        if step.opname in _GLOBAL or step.opname in _CELL:
+            chain = []
+            for following in steps[number + 1 :]:
+                if following.opname not in _ATTRIBUTE:
+                    break
+                chain.append(str(following.argval))
+            yield ("global" if step.opname in _GLOBAL else "cell"), str(step.argval), tuple(chain)
+
+
+def _imports(code: types.CodeType) -> Iterator[Import]:
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for number, step in enumerate(steps):
+        if step.opname == "IMPORT_NAME":
+            level, taken = steps[number - 2].argval, steps[number - 1].argval
+            chains = WHOLE if not taken or "*" in taken else frozenset((name,) for name in taken)
+            yield Import(str(step.argval), level if isinstance(level, int) else 0, chains)

@@ -1,0 +1,392 @@
+"""The walk through everything that a value or a function depends on.
+
+Code is a graph with cycles: functions call each other, methods name their class. So every function, class
+and module that is reached becomes a *part* with a digest of its own, in which others are named by their
+labels; all parts together decide the key, and comparing two sets of parts tells why a result was computed
+anew.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from datastore_lab.cache import names, sources
+from datastore_lab.cache.guards import MISSING, Guards, Rehash, cell_value
+from datastore_lab.cache.hashing import Hasher, hexdigest, immutable, importable, join, refusal
+from datastore_lab.errors import NotStorable
+
+_CLASS_NOISE = {
+    "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
+    "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__",
+    "_abc_impl", "__subclasshook__", "__classcell__", "_member_map_", "_value2member_map_",
+    "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_",
+}  # fmt: skip
+
+_FIXED = (property, staticmethod, classmethod)
+
+_BOUND = (types.MethodType, types.MethodWrapperType)
+
+
+class Walk:
+    """Collects the parts of one value or function.
+
+    Parameters
+    ----------
+    ignore : iterable of str
+        Names of globals and closure variables that results do not depend on.
+
+    Attributes
+    ----------
+    parts : dict of str to str
+        What was reached (``"code of module.function"``, ``"module.VALUE"``, ``"numpy"``) and its digest or
+        version.
+    guards : Guards
+    """
+
+    def __init__(self, ignore: Iterable[str] = ()) -> None:
+        self.parts: dict[str, str] = {}
+        self.guards = Guards(surface)
+        self.hasher = Hasher(self.reference)
+        self._ignore = frozenset(ignore)
+        self._labels: dict[int, str] = {}
+        self._kept: list[Any] = []
+        self._waiting: list[tuple[Any, str]] = []
+        self._docs: dict[str, str] = {}
+        self._reads_docs = False
+        self.references = 0
+        self._root: Any = None
+        self._root_is_called = False
+
+    # -- entrances ------------------------------------------------------------------------------------
+
+    def value(self, obj: Any, path: str) -> str:
+        """Digest one value, with all code that it reaches."""
+        encoded = self.hasher.encode(obj, path)
+        self._finish()
+        parts = [f"{name}={digest}".encode() for name, digest in sorted(self.parts.items())]
+        return hexdigest(join(b"v", [encoded, *parts]) if parts else encoded)
+
+    def function(self, function: Callable[..., Any]) -> dict[str, str]:
+        """Collect the parts of a function."""
+        self._root = function
+        self.reference(function, getattr(function, "__qualname__", repr(function)))
+        self._finish()
+        if self._root_is_called:
+            uses = self._defaults(self._root, "the function itself")
+            self.parts["own defaults"] = hexdigest(join(b"d", uses))
+            self._finish()
+        return self.parts
+
+    def reads(self, read: Mapping[str, names.Chains], space: Mapping[str, Any]) -> None:
+        """Collect what a piece of top-level code reads by name."""
+        uses = [self._use("this cell", name, chains, space) for name, chains in sorted(read.items())]
+        self.parts["names"] = hexdigest(join(b"u", uses))
+
+    def importing(self, found: Iterable[names.Import], package: str | None) -> None:
+        """Collect what a piece of top-level code imports."""
+        used = [self._imported(item, package) for item in found]
+        self.parts["imports"] = hexdigest(join(b"i", used))
+
+    def finish(self) -> dict[str, str]:
+        """Follow everything reached so far to its end, and give the parts."""
+        self._finish()
+        return self.parts
+
+    def _finish(self) -> None:
+        while self._waiting:
+            obj, label = self._waiting.pop(0)
+            self.parts[f"code of {label}"] = hexdigest(self._unit(obj, label))
+        if self._reads_docs:
+            self.parts.update(
+                {f"docstring of {label}": hexdigest(doc.encode()) for label, doc in self._docs.items()}
+            )
+
+    # -- references -----------------------------------------------------------------------------------
+
+    def reference(self, obj: Any, path: str) -> bytes:
+        """Name a function, class or module; local code is put on the list of what to visit."""
+        self.references += 1
+        if isinstance(obj, _BOUND) or _is_bound_builtin(obj):
+            owner = self.hasher.encode(obj.__self__, f"the object of {path}")
+            function = getattr(obj, "__func__", None)
+            named = self.reference(function, path) if function else obj.__name__.encode()
+            return join(b"M", [owner, named])
+        if isinstance(obj, types.ModuleType):
+            return self._module(obj)
+        module = _home(obj)
+        label = f"{module}.{_own_name(obj)}"
+        if sources.is_local(module) and isinstance(obj, (types.FunctionType, type)):
+            return b"L" + self._label(obj, label).encode()
+        return self._foreign(obj, module, label, path)
+
+    def _foreign(self, obj: Any, module: str, label: str, path: str) -> bytes:
+        """Name something of a library, and look into what a decorator of the library holds."""
+        self._note_version(module)
+        if not isinstance(obj, types.FunctionType) or importable(obj):
+            return b"X" + label.encode()
+        inner = [self.hasher.encode(cell_value(cell), f"inside {path}") for cell in obj.__closure__ or ()]
+        inner += [
+            self.hasher.encode(part, f"defaults of {path}") for part in (obj.__defaults__, obj.__kwdefaults__)
+        ]
+        if "__wrapped__" in vars(obj):
+            inner.append(self.hasher.encode(vars(obj)["__wrapped__"], path))
+        self.guards.functions.append((obj, obj.__code__, obj.__defaults__, obj.__kwdefaults__))
+        return join(b"Y", [label.encode(), *inner])
+
+    def _module(self, module: types.ModuleType) -> bytes:
+        if sources.is_local(module.__name__):
+            return b"L" + self._label(module, module.__name__).encode()
+        self._note_version(module.__name__)
+        return b"X" + module.__name__.encode()
+
+    def _note_version(self, module: str | None) -> None:
+        if module and not sources.is_standard(module) and not sources.is_local(module):
+            name, version = sources.distribution(module)
+            self.parts[f"version of {name}"] = version
+
+    def _label(self, obj: Any, wanted: str) -> str:
+        if id(obj) not in self._labels:
+            taken = set(self._labels.values())
+            number = 1
+            while (label := wanted if number == 1 else f"{wanted}#{number}") in taken:
+                number += 1
+            self._labels[id(obj)] = label
+            self._kept.append(obj)
+            self._waiting.append((obj, label))
+        elif obj is self._root:
+            self._root_is_called = True
+        return self._labels[id(obj)]
+
+    # -- units of local code --------------------------------------------------------------------------
+
+    def _unit(self, obj: Any, label: str) -> bytes:
+        if isinstance(obj, types.FunctionType):
+            return self._function(obj, label)
+        if isinstance(obj, type):
+            return self._class(obj, label)
+        space = vars(obj)
+        self.guards.sizes.append((space, len(space)))
+        own = sorted(name for name in space if not name.startswith("__"))
+        return join(b"module", [self._use(label, name, names.WHOLE, space) for name in own])
+
+    def _function(self, function: types.FunctionType, label: str) -> bytes:
+        code = function.__code__
+        self.guards.functions.append((function, code, function.__defaults__, function.__kwdefaults__))
+        text, self._docs[label] = sources.form(code)
+        read = names.of_code(code)
+        self._reads_docs |= read.docs
+        if "__class__" in code.co_freevars:
+            read = read._replace(closure={**read.closure, "__class__": names.WHOLE})
+        uses = [self._use(label, name, chains, function.__globals__) for name, chains in read.globals.items()]
+        uses += [self._use_cell(label, name, chains, function) for name, chains in read.closure.items()]
+        package = function.__globals__.get("__package__")
+        uses += [self._imported(item, package) for item in read.imports]
+        if function is not self._root:  # (the defaults of the function itself come with the arguments)
+            uses += self._defaults(function, label)
+        if "__wrapped__" in vars(function):
+            uses.append(self.hasher.encode(vars(function)["__wrapped__"], label))
+        return join(b"function", [text.encode("utf-8", "surrogatepass"), *uses])
+
+    def _defaults(self, function: types.FunctionType, label: str) -> list[bytes]:
+        found = {str(number): default for number, default in enumerate(function.__defaults__ or ())}
+        found.update(sorted((function.__kwdefaults__ or {}).items()))
+        fetch = {name: functools.partial(_itself, default) for name, default in found.items()}
+        return [
+            self._bound(f"default {name} of {label}", names.WHOLE, default, fetch[name])
+            for name, default in found.items()
+        ]
+
+    def _class(self, cls: type, label: str) -> bytes:
+        space = vars(cls)
+        self.guards.sizes.append((space, len(space)))
+        self._docs[label] = cls.__doc__ if isinstance(cls.__doc__, str) else ""
+        bases = [self.reference(base, label) for base in (type(cls), *cls.__bases__)]
+        annotations = {name: repr(form) for name, form in inspect.get_annotations(cls).items()}
+        own = sorted(name for name in space if name not in _CLASS_NOISE)
+        members = [self._use(label, name, names.WHOLE, space) for name in own]
+        return join(b"class", [*bases, repr(annotations).encode(), *members])
+
+    # -- names that code reads ------------------------------------------------------------------------
+
+    def _use(self, owner: str, name: str, chains: names.Chains, space: Mapping[str, Any]) -> bytes:
+        if name in self._ignore:
+            return b""
+        obj = space.get(name, MISSING)
+        if obj is MISSING:
+            self.guards.bindings.append((space, name, MISSING))
+            known = "builtin" if hasattr(builtins, name) else "missing"
+            return f"{name} {known}".encode()
+        module = space.get("__name__", owner) if owner != "this cell" else "variable"
+        path = f"{owner}.{name}" if isinstance(space, types.MappingProxyType) else f"{module}.{name}"
+        path = name if module == "variable" else path
+        if _settled(obj):
+            self.guards.bindings.append((space, name, obj))
+        return join(
+            name.encode(), [self._bound(path, chains, obj, functools.partial(space.get, name, MISSING))]
+        )
+
+    def _use_cell(self, owner: str, name: str, chains: names.Chains, function: types.FunctionType) -> bytes:
+        cell = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)).get(name)
+        if cell is None or name in self._ignore:
+            return b""
+        obj = cell_value(cell)
+        if _settled(obj):
+            self.guards.cells.append((cell, obj))
+        if obj is MISSING:
+            return f"{name} unset".encode()
+        return join(name.encode(), [self._bound(f"{name} in {owner}", chains, obj, lambda: cell_value(cell))])
+
+    def _bound(self, path: str, chains: names.Chains, obj: Any, fetch: Callable[[], Any]) -> bytes:
+        """Encode what a name stands for: code by reference, a value as a part with a digest of its own."""
+        if isinstance(obj, types.ModuleType) and () not in chains and sources.is_local(obj.__name__):
+            return self._members(obj, chains)
+        if isinstance(obj, (staticmethod, classmethod)):
+            return join(
+                type(obj).__name__.encode(), [self._bound(path, chains, obj.__func__, lambda: obj.__func__)]
+            )
+        if _is_code(obj):
+            return join(b"code", [self.reference(obj, path), *self._attributes(path, obj, chains)])
+        if _is_cached(obj):
+            return self._bound(path, chains, obj.__wrapped__, lambda: obj.__wrapped__)
+        before = self.references
+        self.parts[path] = found = hexdigest(self.hasher.encode(obj, path))
+        if not _settled(obj):
+            # labels may be numbered otherwise in a walk of its own, so the digest to compare with is from one
+            alone = found if self.references == before else surface(obj, path)
+            self.guards.rehash.append(Rehash(fetch, alone, path))
+        return b"value"
+
+    def _members(self, module: types.ModuleType, chains: names.Chains) -> bytes:
+        """Encode only those attributes of a local module that the code names."""
+        found: dict[str, set[tuple[str, ...]]] = {}
+        for chain in chains:
+            found.setdefault(chain[0], set()).add(chain[1:])
+        space = vars(module)
+        uses = []
+        for name, rest in sorted(found.items()):
+            if name not in space and hasattr(module, name):
+                raise NotStorable(
+                    f"the cache can't follow {module.__name__}.{name}, which the module computes when asked; "
+                    "import it by name",
+                    key=name,
+                )
+            uses.append(self._use(module.__name__, name, frozenset(rest), space))
+        return join(b"members", [module.__name__.encode(), *uses])
+
+    def _attributes(self, path: str, obj: Any, chains: names.Chains) -> list[bytes]:
+        """Encode the attributes that code reads from a function, as in ``function.table``."""
+        if not isinstance(obj, types.FunctionType):
+            return []
+        space = vars(obj)
+        read = sorted(
+            {chain[0] for chain in chains if chain and chain[0] in space and chain[0] != "__wrapped__"}
+        )
+        fetch = {name: functools.partial(space.get, name, MISSING) for name in read}
+        return [self._bound(f"{path}.{name}", names.WHOLE, space[name], fetch[name]) for name in read]
+
+    def _imported(self, item: names.Import, package: str | None) -> bytes:
+        """Follow an import inside code; local modules must be imported to know their code."""
+        name = "." * item.level + item.module
+        name = importlib.util.resolve_name(name, package) if item.level else name
+        if not sources.is_local(name):
+            self._note_version(name)
+            return name.encode()
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            return b"missing " + name.encode()
+        inner = [part for part in item.chains if part and part[0] not in vars(module)]
+        for part in inner:  # (from package import submodule)
+            self._imported(names.Import(f"{name}.{part[0]}", 0, names.WHOLE), None)
+        rest = frozenset(item.chains) - frozenset(inner)
+        return self._bound(name, rest, module, lambda: sys.modules.get(name)) if rest else name.encode()
+
+
+def digest(obj: Any, path: str = "value") -> str:
+    """Give the digest of a value's content.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits, equal for equal content in every process.
+
+    Raises
+    ------
+    NotStorable
+        Naming the part whose content can't be read.
+
+    Examples
+    --------
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    >>> digest(1) == digest(1.0)
+    False
+    """
+    try:
+        return Walk().value(obj, path)
+    except RecursionError as error:
+        raise refusal(obj, path) from error
+
+
+def surface(obj: Any, path: str) -> str:
+    """Digest a value without following the code that it names: that has guards of its own."""
+    return hexdigest(Walk().hasher.encode(obj, path))
+
+
+def _itself(obj: Any) -> Any:
+    return obj
+
+
+def _home(obj: Any) -> str:
+    """Name the module whose code an object is; not the one that a wrapper claims."""
+    if isinstance(obj, types.FunctionType):
+        return str(obj.__globals__.get("__name__", "__main__"))
+    owner = getattr(obj, "__objclass__", None)
+    return str(getattr(obj, "__module__", None) or getattr(owner, "__module__", None) or "builtins")
+
+
+def _own_name(obj: Any) -> str:
+    return str(getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None) or type(obj).__qualname__)
+
+
+def _is_code(obj: Any) -> bool:
+    return isinstance(obj, _CODE)
+
+
+_CODE = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    type,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+)
+
+
+def _is_bound_builtin(obj: Any) -> bool:
+    owner = getattr(obj, "__self__", None)
+    return (
+        isinstance(obj, types.BuiltinFunctionType)
+        and owner is not None
+        and not isinstance(owner, types.ModuleType)
+    )
+
+
+def _settled(obj: Any) -> bool:
+    """Tell whether it is enough to see that a name is still bound to this object."""
+    return obj is MISSING or _is_code(obj) or isinstance(obj, _FIXED) or _is_cached(obj) or immutable(obj)
+
+
+def _is_cached(obj: Any) -> bool:
+    return hasattr(type(obj), "__cached_function__")
