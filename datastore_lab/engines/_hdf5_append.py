@@ -107,7 +107,7 @@ class HDF5Appender:
         if self._closed:
             raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
         check_rows(self._key, block, self._like)
-        own = {name: np.array(rows, self._spec[name][0], order="C") for name, rows in block.items()}
+        own = {name: dtypes.fit(rows, self._spec[name][0], name) for name, rows in block.items()}
         with self._engine._lock:
             self._waiting.append(own)
             self._bytes += sum(rows.nbytes for rows in own.values())
@@ -122,7 +122,12 @@ class HDF5Appender:
             node = links.find(root, self._key)
             if node is None:
                 raise NotFound(f"the stream {show(self._key)!r} is gone from the store", key=self._key)
-            joined = {name: np.concatenate([block[name] for block in self._waiting]) for name in self._spec}
+            joined = {
+                name: np.concatenate(
+                    [block[name] for block in self._waiting], dtype=dtype
+                )  # else native bytes
+                for name, (dtype, _) in self._spec.items()
+            }
             with self._engine._atomic():
                 start = self._write(node, joined)
             self._hash(start, joined)

@@ -57,6 +57,11 @@ def _native(value: Any) -> tuple[Any, Any]:
     return np.array(text, _TEXT), _TEXT_TYPE
 
 
+def has(owner: Any, name: str) -> bool:
+    """Say whether there is an attribute of this name."""
+    return bool(h5a.exists(owner, name.encode()))
+
+
 def discard(owner: Any, name: str) -> None:
     """Remove one attribute if it is there."""
     if h5a.exists(owner, name.encode()):

@@ -171,14 +171,17 @@ class Writer:
         self._paged.absorb()
         with contextlib.suppress(OSError, RuntimeError):  # what HDF5 thinks of it no longer matters
             self.file.close()
+        self._restore()
+
+    def _restore(self) -> None:
         try:
             self._paged.rollback()
             self.file = open_file(self._paged, self._path, "r+")
+            self._broken = None
         except OSError as error:
             self._broken = error
             undo = list(self._journal.undo()) if self._journal.hot else []
-            self._paged = PagedFile.reader(self._disk, self._handle, undo)
-            self.file = open_file(self._paged, self._path, "r")
+            self.file = open_file(PagedFile.reader(self._disk, self._handle, undo), self._path, "r")
 
     def refused(self, cause: BaseException) -> EngineError:
         """Say that a change failed."""
@@ -189,11 +192,14 @@ class Writer:
         )
 
     def check(self) -> None:
-        """Refuse changes after a failure that could not be undone on disk."""
+        """Refuse changes after a failure that could not be undone on disk, and still can't."""
+        if self._broken is not None:
+            self.file.close()
+            self._restore()
         if self._broken is not None:
             raise EngineError(
                 f"{self._path} could not be restored after an error of the disk ({self._broken}); what was "
-                "committed can still be read. Close it, mend the disk and open it again, which repairs it",
+                "committed can still be read. Mend the disk and try again",
                 key=self._path,
             ) from self._broken
 
@@ -213,9 +219,8 @@ class Writer:
             return
         self._paged.absorb()
         self.file.close()
-        if self._broken is None:
-            with contextlib.suppress(OSError):  # the journal stays then, and the next open repairs the file
-                self._paged.rollback()
+        with contextlib.suppress(OSError):  # the journal stays then, and the next open repairs the file
+            self._paged.rollback()
         self._release(remove=not self._journal.hot)
 
     def forget(self) -> None:

@@ -272,8 +272,14 @@ def read(dataset: Any, selection: Selection, key: Key) -> NDArray[Any]:
         memory = h5s.create_simple(counts) if counts else h5s.create(h5s.SCALAR)
         dataset.read(memory, space, data, types.memory_type(dataset.dtype))
     declared = {name: attrs.get(dataset, name) for name in (types.TYPE, types.ESCAPED)}
-    restored = types.restore(data[flips].reshape(final), declared)
-    return restored if restored.flags.owndata and restored.flags.c_contiguous else restored.copy()
+    return types.restore(_compact(data[(*flips, ...)]).reshape(final), declared)
+
+
+def _compact(data: NDArray[Any]) -> NDArray[Any]:
+    """Copy what is not contiguous, byte by byte: numpy's own copy leaves out the padding of structures."""
+    if data.flags.c_contiguous or data.dtype.hasobject or data.dtype.names is None:
+        return np.ascontiguousarray(data).reshape(data.shape)
+    return data.view(f"V{data.dtype.itemsize}").copy().view(data.dtype)
 
 
 def _box(wanted: Selection) -> tuple[Any, Any, Any, Any, tuple[int, ...]]:

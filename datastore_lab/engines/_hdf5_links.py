@@ -50,7 +50,7 @@ def decode(link: bytes) -> str:
 def link_of(group: Any, name: str) -> bytes | None:
     """Find the link of a name: escaped as this package writes it, or as another program did."""
     for text in dict.fromkeys((media.escape_link(name), name)):
-        usable = "/" not in text and "\0" not in text and text not in {".", ".."}
+        usable = not {"/", "\0"} & {*text} and text not in {".", ".."} and media.unescape_link(text) == name
         if usable and group.links.exists(text.encode("utf-8", "surrogateescape")):
             return text.encode("utf-8", "surrogateescape")
     return None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from h5py import h5d, h5g, h5o
+from h5py import h5g, h5o
 
 from datastore_lab import media
 from datastore_lab.engines import _hdf5_attrs as attrs
@@ -101,7 +101,7 @@ class HDF5Engine:
 
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         """Yield the keys of all records at or below `prefix`, parents before their children."""
-        yield from self._look(prefix, lambda root: list(_walk(_node(root, prefix), prefix, set())))
+        yield from self._look(prefix, lambda root: list(_walk(_node(root, prefix), prefix)))
 
     def children(self, prefix: Key = ()) -> Iterator[str]:
         """Yield the names of the child nodes of one node."""
@@ -181,11 +181,8 @@ class HDF5Engine:
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         """Read everything at or below `key` and yield what is not as it was written."""
         self.stat(key)
-        for node, names in self._look(key, lambda root: list(_nodes(_node(root, key), key, set()))):
-            for name in names:
-                problem = self._look(node, lambda root, at=node, one=name: _verify(root, at, one))  # type: ignore[misc]
-                if problem is not None:
-                    yield problem
+        for node in list(self.keys(key)):
+            yield from self._look(node, lambda root, at=node: list(_verify(root, at)))  # type: ignore[misc]
 
     def compact(self) -> int:
         """Write the file anew without the space of what was deleted; returns bytes freed."""
@@ -316,39 +313,31 @@ def _node(root: Any, key: Key) -> Any:
     return node
 
 
-def _walk(group: Any, key: Key, above: set[Any]) -> Iterator[Key]:
+def _walk(group: Any, key: Key, above: frozenset[int] = frozenset()) -> Iterator[Key]:
     """Yield the keys of records; a group that contains itself, as only a hostile file does, is left out."""
-    for node, _names in _nodes(group, key, above):
-        yield node
-
-
-def _nodes(group: Any, key: Key, above: set[Any]) -> Iterator[tuple[Key, list[str]]]:
-    """Yield the keys of records, each with the names of its arrays."""
     address = h5o.get_info(group).addr
     if address in above:
         return
     found = links.contents(group)
-    names = [name for name, _dataset in layout.arrays(group, found)]
-    if names or attrs.get(group, layout.KIND) is not None:
-        yield key, names
+    if attrs.has(group, layout.KIND) or any(layout.arrays(group, found)):
+        yield key
     for link in found.groups:
-        yield from _nodes(h5g.open(group, link), (*key, links.decode(link)), {*above, address})
+        yield from _walk(h5g.open(group, link), (*key, links.decode(link)), above | {address})
 
 
-def _verify(root: Any, key: Key, name: str) -> Problem | None:
+def _verify(root: Any, key: Key) -> Iterator[Problem]:
     node = links.find(root, key)
-    link = node and links.link_of(node, name)
-    if not link:
-        return None  # deleted meanwhile
-    dataset = h5d.open(node, link)
-    expected = attrs.get(dataset, layout.CHECKSUM)
-    try:
-        data = layout.read(dataset, (), key)
-    except (LabError, OSError, RuntimeError, ValueError, TypeError) as error:
-        return Problem(key, name, f"can't be read: {error}")
-    if expected is not None and media.checksum(data) != expected:
-        return Problem(key, name, "the bytes are not those that were written (checksum)")
-    return None
+    if node is None:
+        return  # deleted meanwhile
+    for name, dataset in layout.arrays(node, links.contents(node)):
+        expected = attrs.get(dataset, layout.CHECKSUM)
+        try:
+            data = layout.read(dataset, (), key)
+        except (LabError, OSError, RuntimeError, ValueError, TypeError) as error:
+            yield Problem(key, name, f"can't be read: {error}")
+            continue
+        if expected is not None and media.checksum(data) != expected:
+            yield Problem(key, name, "the bytes are not those that were written (checksum)")
 
 
 def _refuse_root(key: Key) -> None:
