@@ -7,11 +7,14 @@ variable-length text, or a JSON list of fields for a structured type.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datastore_lab.errors import Corrupt, NotStorable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 STRING = "T"
 """Canonical name of `numpy.dtypes.StringDType`."""
@@ -75,6 +78,51 @@ def check(dtype: np.dtype[Any]) -> None:
             "type, or store a list",
             key=str(dtype),
         )
+
+
+def fit(rows: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    """Copy rows of a stream as exactly the type that the stream was declared with.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, ...)
+    dtype : dtype
+        As declared.
+    what : str
+        Name of the array, for the message.
+
+    Returns
+    -------
+    ndarray of `dtype`, in C order
+        Of its own.
+
+    Raises
+    ------
+    NotStorable
+        If a value would change.
+
+    Examples
+    --------
+    >>> fit(np.array([1, 2]), np.dtype(">i2"), "counts")
+    array([1, 2], dtype='>i2')
+    """
+    if rows.dtype == dtype:
+        return np.array(rows, dtype, order="C")
+    try:
+        with np.errstate(all="ignore"):
+            own = rows.astype(dtype, order="C")
+            back = own.astype(rows.dtype)
+        same = np.array_equal(back, rows, equal_nan=rows.dtype.kind in "fcmM")
+    except (TypeError, ValueError) as error:
+        raise NotStorable(
+            f"rows of {what!r} are {rows.dtype}, but it was declared as {dtype}", key=what
+        ) from error
+    if not same:
+        raise NotStorable(
+            f"rows of {what!r} are {rows.dtype} and hold values that {dtype}, as declared, can't hold",
+            key=what,
+        )
+    return own
 
 
 def _check_text(dtype: Any) -> None:

@@ -61,7 +61,7 @@ class ZarrAppender:
             arrays = {name: np.asarray(rows) for name, rows in block.items()}
             if check_rows(self._key, arrays, self._columns):
                 self._waiting.append(
-                    {name: np.array(arrays[name], dtype=c.dtype) for name, c in self._columns.items()}
+                    {name: dtypes.fit(arrays[name], c.dtype, name) for name, c in self._columns.items()}
                 )
 
     def flush(self) -> None:
@@ -77,7 +77,10 @@ class ZarrAppender:
             engine._undo.append(lambda: self._restore(columns, waiting, length))
             self._waiting = []
             for name, column in self._columns.items():
-                self._grow(name, column, np.concatenate([block[name] for block in waiting]))
+                rows = np.concatenate(
+                    [block[name] for block in waiting], dtype=column.dtype
+                )  # else native bytes
+                self._grow(name, column, rows)
             self._length += sum(len(next(iter(block.values()))) for block in waiting)
 
     def _restore(
@@ -91,7 +94,7 @@ class ZarrAppender:
         parts, raw, doc = self._own(name)
         media.add_checksum(column.digest, rows)
         stored = to_stored(rows, doc)
-        block = stored if column.tail is None else np.concatenate([column.tail, stored])
+        block = stored if column.tail is None else np.concatenate([column.tail, stored], dtype=stored.dtype)
         size = doc.chunks[0]
         for chunk, piece in chunking.pieces(block, doc, first=self._length // size):
             changes.put_file((*parts, chunk), *chunking.pack(piece, doc.packing))

@@ -64,7 +64,7 @@ def choose_packing(stored: NDArray[Any]) -> str:
     """
     if stored.dtype.kind == "T":
         return "zstd"
-    raw = stored.reshape(-1).view(np.uint8) if stored.nbytes else np.empty(0, np.uint8)
+    raw = np.ascontiguousarray(stored).reshape(-1).view(np.uint8) if stored.nbytes else np.empty(0, np.uint8)
     last = max(len(raw) - _SAMPLE, 0)
     starts = sorted({0, last // 2, last})
     sample = np.concatenate([raw[start : start + _SAMPLE] for start in starts])

@@ -266,7 +266,9 @@ class MemoryAppender:
         if self._closed:
             raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
         check_rows(self._key, block, self._buffers)
-        self._waiting.append({name: np.array(rows) for name, rows in block.items()})
+        self._waiting.append(
+            {name: dtypes.fit(rows, self._buffers[name].dtype, name) for name, rows in block.items()}
+        )
 
     def flush(self) -> None:
         with self._engine._lock:

@@ -157,7 +157,8 @@ def array(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> NDArray[Any]:
             [texts[i] for i in random.integers(len(texts), size=math.prod(shape))], dtype
         ).reshape(shape)
     if dtype.names is not None:
-        whole = np.zeros(shape, dtype)
+        raw = random.bytes(math.prod(shape) * dtype.itemsize)  # the gaps between fields are arbitrary too
+        whole = np.frombuffer(raw, dtype, math.prod(shape)).reshape(shape).copy()
         for number, field in enumerate(dtype.names):
             inner, part = dtype.fields[field][0], whole[field]
             part[...] = array(inner.base, part.shape, seed + number)

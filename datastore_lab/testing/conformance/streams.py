@@ -1,0 +1,251 @@
+"""Records that grow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datastore_lab import dtypes
+from datastore_lab.errors import AlreadyExists, BadKey, EngineError, LabError, NotFound, NotStorable
+from datastore_lab.records import ArrayInfo, Record, Stat
+from datastore_lab.testing import samples
+from datastore_lab.testing.conformance.suite import Suite, assert_unchanged, content, every_dtype, record
+from datastore_lab.testing.equality import assert_same_array, assert_same_json
+
+
+def spec(**arrays: tuple[Any, tuple[int, ...]]) -> Stat:
+    """Describe a stream of arrays given by type and row shape, over the dimension ``time``."""
+    infos = {
+        name: ArrayInfo(
+            dtypes.name(np.dtype(dtype)),
+            (0, *row),
+            ("time", *(f"{name}_{axis}" for axis in range(1, len(row) + 1))),
+            0,
+            None,
+        )
+        for name, (dtype, row) in arrays.items()
+    }
+    return Stat("stream", infos, {"rate": 1000.0, "units": {"v": "V"}, "unknown": None})
+
+
+def block(first: int, count: int) -> dict[str, Any]:
+    """Make rows of the stream that most tests use."""
+    rows = np.arange(first, first + count)
+    return {"time": rows.astype("i8"), "v": np.stack([rows * 0.5, -rows], 1).reshape(count, 2)}
+
+
+SPEC = spec(time=("i8", ()), v=("f8", (2,)))
+
+
+class Streams(Suite):
+    """A record that grows, while it is read."""
+
+    def test_rows_show_at_the_flush(self, engine: Any) -> None:
+        stream = engine.append(("run", "adc"), SPEC)
+        assert_stream(engine, ("run", "adc"), 0)
+        stream.extend(block(0, 3))
+        assert_stream(engine, ("run", "adc"), 0)
+        stream.flush()
+        assert_stream(engine, ("run", "adc"), 3)
+        stream.extend(block(3, 1))
+        stream.extend(block(4, 1000))
+        assert_stream(engine, ("run", "adc"), 3)
+        stream.flush()
+        assert_stream(engine, ("run", "adc"), 1004)
+        stream.flush()
+        stream.extend(block(1004, 5))
+        stream.close({"ended": True, "unknown": 1})
+        assert_stream(engine, ("run", "adc"), 1009)
+        stat = engine.stat(("run", "adc"))
+        assert_same_json(stat.meta, {**SPEC.meta, "ended": True, "unknown": 1})
+        assert stat.kind == "stream"
+        assert list(engine.keys()) == [("run", "adc")]
+        assert list(engine.verify()) == []
+
+    def test_a_stream_is_there_from_the_beginning(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stat = engine.stat(("s",))
+        assert stat.kind == "stream"
+        assert_same_json(stat.meta, SPEC.meta)
+        assert {name: info.shape for name, info in stat.arrays.items()} == {"time": (0,), "v": (0, 2)}
+        assert stat.arrays["v"].dims == ("time", "v_1")
+        assert engine.read(("s",), "v").shape == (0, 2)
+        stream.close({})
+
+    def test_the_block_may_be_reused(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        rows = block(0, 4)
+        stream.extend(rows)
+        rows["time"][:] = -1
+        rows["v"][:] = -1
+        stream.close({})
+        assert_stream(engine, ("s",), 4)
+
+    def test_parts_of_a_stream(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        for first in range(0, 5000, 500):
+            stream.extend(block(first, 500))
+            stream.flush()
+        whole = block(0, 5000)["v"]
+        for selection in [(slice(490, 510),), (slice(None, None, -999), 1), (-1,), (slice(4999, 9000),)]:
+            assert_same_array(engine.read(("s",), "v", selection), whole[(*selection, ...)])
+        stream.close({})
+
+    @every_dtype
+    def test_rows_of_every_type(self, engine: Any, dtype: np.dtype[Any]) -> None:
+        rows, deep = samples.array(dtype, (7,), 1), samples.array(dtype, (7, 2, 3), 2)
+        stream = engine.append(("s",), spec(v=(dtype, ()), w=(dtype, (2, 3))))
+        stream.extend({"v": rows[:3], "w": deep[:3]})
+        stream.flush()
+        stream.extend({"v": rows[3:], "w": deep[3:]})
+        stream.close({})
+        assert_same_array(engine.read(("s",), "v"), rows)
+        assert_same_array(engine.read(("s",), "w"), deep)
+        assert engine.stat(("s",)).arrays["w"].dtype == dtypes.name(dtype)
+        assert list(engine.verify()) == []
+
+    def test_rows_that_are_views(self, engine: Any) -> None:
+        stream = engine.append(("s",), spec(v=("f8", (2,))))
+        rows = np.arange(40.0).reshape(2, 20).T
+        stream.extend({"v": rows[::2]})
+        stream.extend({"v": rows[::-1]})
+        stream.close({})
+        assert_same_array(engine.read(("s",), "v"), np.concatenate([rows[::2], rows[::-1]]))
+
+    def test_no_rows(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 0))
+        stream.flush()
+        assert_stream(engine, ("s",), 0)
+        stream.extend(block(0, 2))
+        stream.extend(block(2, 0))
+        stream.close({})
+        assert_stream(engine, ("s",), 2)
+
+    def test_several_streams_at_once(self, engine: Any) -> None:
+        streams = {number: engine.append(("run", f"s{number}"), SPEC) for number in range(4)}
+        for turn in range(5):
+            for number, stream in streams.items():
+                stream.extend(block(turn * number, number))
+                if (turn + number) % 2:
+                    stream.flush()
+            engine.write(("other",), record(v=[turn]))  # the store takes other changes meanwhile
+        for number, stream in streams.items():
+            stream.close({"number": number})
+            assert_stream(engine, ("run", f"s{number}"), 5 * number)
+        assert engine.read(("other",), "v").tolist() == [4]
+
+    def test_rows_of_a_type_that_fits(self, engine: Any) -> None:
+        stream = engine.append(("s",), spec(i=(">i2", ()), f=("f4", ()), s=("S3", ())))
+        stream.extend(
+            {"i": np.array([1, -2]), "f": np.array([0.5, np.inf]), "s": np.array([b"a", b"bcd"], "S9")}
+        )
+        one: dict[str, Any] = {"i": np.zeros(1, "i2"), "f": np.zeros(1), "s": np.array([b"x"])}
+        for name, rows in [("i", [1 << 20]), ("i", [0.5]), ("f", [0.1]), ("s", [b"long"])]:
+            with pytest.raises(NotStorable, match=repr(name)):
+                stream.extend({**one, name: np.array(rows)})
+        stream.close({})
+        assert_same_array(engine.read(("s",), "i"), np.array([1, -2], ">i2"))
+        assert_same_array(engine.read(("s",), "f"), np.array([0.5, np.inf], "f4"))
+        assert_same_array(engine.read(("s",), "s"), np.array([b"a", b"bcd"], "S3"))
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            {"time": np.zeros(2, "i8")},
+            {**block(0, 2), "more": np.zeros(2)},
+            {"time": np.zeros(2, "i8"), "v": np.zeros((3, 2))},
+            {"time": np.zeros(2, "i8"), "v": np.zeros((2, 3))},
+            {"time": np.zeros(2, "i8"), "v": np.zeros(2)},
+            {},
+        ],
+        ids=["missing", "unknown", "lengths", "row shape", "axes", "empty"],
+    )
+    def test_rows_that_do_not_fit(self, engine: Any, rows: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 2))
+        with pytest.raises(NotStorable):
+            stream.extend(rows)
+        stream.extend(block(2, 1))
+        stream.close({})
+        assert_stream(engine, ("s",), 3)
+
+    def test_where_a_stream_can_begin(self, engine: Any) -> None:
+        engine.write(("k",), Record("array", {"a": np.zeros(2)}, {}, {"a": ("x",)}))
+        engine.write(("group", "child"), record(v=[1]))
+        before, revision = content(engine), engine.revision()
+        for key, error in [
+            (("k",), AlreadyExists),
+            (("k", "a"), AlreadyExists),
+            (("k", "x"), AlreadyExists),
+            ((), BadKey),
+            (("",), BadKey),
+        ]:
+            with pytest.raises(error):
+                engine.append(key, SPEC)
+        with pytest.raises(NotStorable):
+            engine.append(("s",), SPEC._replace(meta={"bad": {1}}))
+        assert_unchanged(engine, before, revision)
+        engine.append(("group",), SPEC).close({})
+        assert list(engine.keys(("group",))) == [("group",), ("group", "child")]
+
+    def test_a_closed_stream(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 1))
+        stream.close({"end": 1})
+        stream.close({"end": 2})
+        assert engine.stat(("s",)).meta["end"] == 1
+        with pytest.raises(EngineError):
+            stream.extend(block(1, 1))
+        with pytest.raises(AlreadyExists):
+            engine.append(("s",), SPEC)
+        engine.delete(("s",))
+        engine.append(("s",), SPEC).close({})
+
+    def test_a_finished_stream_is_an_ordinary_record(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 10))
+        stream.close({})
+        engine.move(("s",), ("a", "b"))
+        engine.update(("a", "b"), {"note": "moved"})
+        assert_stream(engine, ("a", "b"), 10)
+        assert engine.stat(("a", "b")).meta["note"] == "moved"
+        engine.write(("a", "b"), record(v=[1]))
+        assert engine.stat(("a", "b")).kind == "array"
+        engine.delete(("a",))
+        with pytest.raises(NotFound):
+            engine.stat(("a", "b"))
+
+    def test_refused_metadata_at_the_end_leaves_the_stream_open(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 2))
+        with pytest.raises(LabError):
+            stream.close({"bad": {1}})
+        stream.extend(block(2, 1))
+        stream.close({"good": 1})
+        assert_stream(engine, ("s",), 3)
+        assert engine.stat(("s",)).meta["good"] == 1
+
+    def test_the_revision_grows_with_every_flush(self, engine: Any) -> None:
+        seen = [engine.revision()]
+        stream = engine.append(("s",), SPEC)
+        for turn in range(3):
+            seen.append(engine.revision())
+            stream.extend(block(turn, 1))
+            stream.flush()
+        seen.append(engine.revision())
+        stream.close({})
+        assert seen == sorted(set(seen))
+
+
+def assert_stream(engine: Any, key: Any, length: int) -> None:
+    """Check that a stream of `block` shows so many rows, in all its arrays."""
+    expected = block(0, length)
+    stat = engine.stat(key)
+    for name, rows in expected.items():
+        assert stat.arrays[name].shape == rows.shape, name
+        found = engine.read(key, name)
+        assert found.shape == rows.shape
+        assert_same_array(found, rows)

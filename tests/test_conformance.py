@@ -1,0 +1,28 @@
+"""The engines of this package, each held against the same suite."""
+
+from datastore_lab.engines.hdf5 import HDF5Engine
+from datastore_lab.engines.memory import MemoryEngine
+from datastore_lab.engines.zarr import ZarrEngine
+from datastore_lab.testing.conformance import EngineConformance, FileEngineConformance
+
+
+class TestMemory(EngineConformance):
+    @staticmethod
+    def open(path, mode):
+        return MemoryEngine("", mode)
+
+
+class TestHDF5(FileEngineConformance):
+    name = "store.h5"
+
+    @staticmethod
+    def open(path, mode):
+        return HDF5Engine(path, mode)
+
+
+class TestZarr(FileEngineConformance):
+    name = "store.zarr"
+
+    @staticmethod
+    def open(path, mode):
+        return ZarrEngine(path, mode)
