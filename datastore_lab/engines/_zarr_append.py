@@ -77,9 +77,8 @@ class ZarrAppender:
             engine._undo.append(lambda: self._restore(columns, waiting, length))
             self._waiting = []
             for name, column in self._columns.items():
-                rows = np.concatenate(
-                    [block[name] for block in waiting], dtype=column.dtype
-                )  # else native bytes
+                # with the type named: else numpy turns big-endian rows into native ones
+                rows = np.concatenate([block[name] for block in waiting], dtype=column.dtype)
                 self._grow(name, column, rows)
             self._length += sum(len(next(iter(block.values()))) for block in waiting)
 

@@ -87,12 +87,16 @@ class TreeLog:
                 f"{self.home!r} can't be made ({error.strerror}); open with mode 'r' to read", key=self.root
             ) from error
         self._release = weakref.finalize(self, _let_go, lock, self.home, os.getpid())
-        self.recover()
-        for folder in (self.stage, self.hold):
-            if not os.path.isdir(folder):
-                files.make_folder(folder)
-        files.sync(self.home)
-        files.sync(os.path.dirname(self.home))
+        try:
+            self.recover()
+            for folder in (self.stage, self.hold):
+                if not os.path.isdir(folder):
+                    files.make_folder(folder)
+            files.sync(self.home)
+            files.sync(os.path.dirname(self.home))
+        except BaseException:
+            self.close()
+            raise
 
     def _take(self) -> FileLock:
         while True:

@@ -123,6 +123,7 @@ class Disk:
             return False
         if variant == "unsynced" and not self._has_unsynced():
             return False
+        folder.mkdir(parents=True)
         for path, node in sorted(self._nodes.items()):
             place = folder / path
             if node is None:
