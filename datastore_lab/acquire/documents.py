@@ -7,6 +7,7 @@ Field names follow the event model (https://blueskyproject.io/event-model); what
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import math
 import platform
 import sys
@@ -15,13 +16,16 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datastore_lab import dtypes, media
 from datastore_lab.errors import StreamError
 from datastore_lab.records import ArrayInfo, Stat, default_dims
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MARKS = "marks"
 """Name of the stream of marks and pauses that every run has."""
@@ -121,10 +125,11 @@ def _data_key(device: str, info: ArrayInfo, units: str | None) -> dict[str, Any]
     key = {
         "source": f"device:{device}",
         "dtype": kind,
-        "dtype_numpy": info.dtype,
         "shape": list(info.shape[1:]),
         "dims": list(info.dims[1:]),
     }
+    if info.dtype != dtypes.STRING:  # the event model knows no text of variable length but by "string"
+        key["dtype_numpy"] = json.loads(info.dtype) if info.dtype.startswith("[") else info.dtype
     return {**key, "units": units} if units else key
 
 
@@ -155,6 +160,33 @@ def as_array(value: Any) -> Any:
     """Make an array of what an event holds; text becomes text of variable length."""
     array = np.asarray(value)
     return array.astype(np.dtypes.StringDType()) if array.dtype.kind == "U" else array
+
+
+def fit(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Make what an event holds the type that was declared, as long as that changes no value.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it does not fit.
+
+    Examples
+    --------
+    >>> fit(3, np.dtype("f8"), ()), fit([1, 2], np.dtype("u2"), (2,))
+    (array(3.), array([1, 2], dtype=uint16))
+    >>> fit(1.5, np.dtype("i8"), ())
+    Traceback (most recent call last):
+    ValueError: 1.5 is not int64
+    """
+    given: NDArray[Any] = as_array(value)
+    if given.shape != shape:
+        raise ValueError(f"its shape is {given.shape}, not {shape}")
+    if given.dtype == dtype:
+        return given
+    cast: NDArray[Any] = given.astype(dtype)
+    if given.dtype.kind + dtype.kind not in {"ff", "cc"} and not (cast == given).all():
+        raise ValueError(f"{value!r} is not {dtype}")
+    return cast
 
 
 def plain(value: Any, path: str) -> Any:

@@ -298,7 +298,7 @@ class Run:
         names = [*self._streams, documents.MARKS]
         opened: list[Target] = []
         try:
-            for target in self._targets:
+            for target in sorted(self._targets, key=lambda target: not target.exists()):
                 target.open()
                 opened.append(target)
                 target.check(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 import time
@@ -78,6 +79,13 @@ class Target:
             self._writer = WRITERS.load(self._kind)(self.place)
         else:
             self._writer = StoreWriter(self.place) if isinstance(self.place, Store) else self.place
+
+    def exists(self) -> bool:
+        """Say whether there may be something already: such targets are checked before others are made."""
+        if self._kind is None:
+            return True
+        path = Path(self.place)
+        return path.exists() or any(path.parent.glob(f"{glob.escape(path.stem)}.*{path.suffix}"))
 
     def check(self, names: list[str]) -> None:
         """Refuse names that are taken."""

@@ -65,9 +65,10 @@ class _Stream:
         """Keep one event until there are enough of them: a write per event costs a thousand times more."""
         if self.appender is None:
             self.open(data)
-        if missing := self.descriptor["data_keys"].keys() ^ data.keys():
+        if self.spec is None or (missing := self.spec.arrays.keys() ^ data.keys()):
             raise StreamError(f"an event of {show(self.key)!r} lacks, or has too many: {sorted(missing)}")
-        self.rows.append(data)
+        # each is checked now: one that does not fit must not take those before it along
+        self.rows.append({name: self._fit(name, data[name], info) for name, info in self.spec.arrays.items()})
         self.stamps.append((documents.nanoseconds(seconds), number))
         if len(self.rows) >= _STAGED_ROWS:
             self.write_rows()
@@ -78,24 +79,19 @@ class _Stream:
             return
         rows, self.rows = self.rows, []
         stamps, self.stamps = np.array(self.stamps, dtype=np.int64), []
-        columns = {name: self._column(name, info, rows) for name, info in self.spec.arrays.items()}
+        columns = {
+            name: np.array([row[name] for row in rows], dtypes.parse(info.dtype))
+            for name, info in self.spec.arrays.items()
+        }
         self.appender.extend(
             {"time": stamps[:, 0].copy().view("M8[ns]"), "sequence": stamps[:, 1], **columns}
         )
 
-    def _column(self, name: str, info: ArrayInfo, rows: list[Mapping[str, Any]]) -> NDArray[Any]:
-        dtype, shape = dtypes.parse(info.dtype), (len(rows), *info.shape[1:])
+    def _fit(self, name: str, value: Any, info: ArrayInfo) -> NDArray[Any]:
         try:
-            column = np.array([row[name] for row in rows], dtype=dtype)
-        except (TypeError, ValueError) as error:
-            raise StreamError(
-                f"{name!r} of an event of {show(self.key)!r} is not {dtype}: {error}"
-            ) from error
-        if column.shape != shape:
-            raise StreamError(
-                f"{name!r} of {show(self.key)!r} has the shape {column.shape[1:]}, not {shape[1:]}"
-            )
-        return column
+            return documents.fit(value, dtypes.parse(info.dtype), info.shape[1:])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise StreamError(f"{name!r} of an event of {show(self.key)!r} does not fit: {error}") from error
 
     def close(self, meta: Mapping[str, Any]) -> None:
         """Write what waits, and end the record; one that had no event to show its layout is left out."""

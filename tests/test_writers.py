@@ -1,0 +1,321 @@
+"""Writers: blocks and the documents of the event model, into every engine that appends."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pathlib
+
+import numpy as np
+import pytest
+
+from datastore_lab import open_store
+from datastore_lab.acquire import ArrowDocumentWriter, HDF5Writer, StoreWriter, ZarrWriter
+from datastore_lab.acquire.documents import descriptor_document, plain, start_document, stop_document
+from datastore_lab.errors import AlreadyExists, EngineError, NotStorable, StreamError
+from datastore_lab.records import ArrayInfo, Block, Stat, Writer
+from datastore_lab.registry import WRITERS
+
+FILES = {"hdf5": "run.h5", "zarr": "run.zarr", "arrow": "run.arrow"}
+
+
+@pytest.fixture(params=["memory", *FILES])
+def place(request, tmp_path):
+    """A writer, and how to open afterwards what it wrote."""
+    if request.param == "memory":
+        store = open_store("memory://")
+        yield StoreWriter(store), lambda: store
+        return
+    path = tmp_path / "new" / "folder" / FILES[request.param]
+    writer = WRITERS.load(request.param)(path)
+    yield writer, lambda: open_store(path, "r")
+    writer.close()
+
+
+START = {"uid": "run-1", "time": 1.7e9, "scan_id": 1, "plan_name": "count", "sample": {"name": "gold"}}
+KEYS = {
+    "det": {"source": "PV:det", "dtype": "number", "shape": [], "units": "V"},
+    "count": {"source": "PV:n", "dtype": "integer", "shape": []},
+    "open": {"source": "PV:shutter", "dtype": "boolean", "shape": []},
+    "note": {"source": "user", "dtype": "string", "shape": []},
+    "image": {
+        "source": "PV:cam",
+        "dtype": "array",
+        "shape": [2, 3],
+        "dtype_numpy": "<u2",
+        "dims": ["y", "x"],
+    },
+    "spectrum": {"source": "PV:spec", "dtype": "array", "shape": [4]},
+    "file": {"source": "PV:file", "dtype": "array", "shape": [100, 100], "external": "FILESTORE:"},
+}
+DESCRIPTOR = {
+    "uid": "desc-1",
+    "run_start": "run-1",
+    "time": 1.7e9,
+    "name": "primary",
+    "data_keys": KEYS,
+    "configuration": {"det": {"data": {"gain": 2}, "timestamps": {"gain": 1.0}, "data_keys": {}}},
+}
+
+
+def data(number: int) -> dict:
+    return {
+        "det": number / 3,
+        "count": number,
+        "open": number % 2 == 0,
+        "note": f"№ {number}",
+        "image": np.full((2, 3), number),
+        "spectrum": [number, 1, 2, 3],
+        "file": f"datum/{number}",
+    }
+
+
+def event(number: int) -> dict:
+    stamps = dict.fromkeys(KEYS, 1.7e9)
+    base = {"uid": f"event-{number}", "descriptor": "desc-1", "seq_num": number, "filled": {"file": False}}
+    return {**base, "time": 1.7e9 + number / 8, "data": data(number), "timestamps": stamps}
+
+
+def page(numbers) -> dict:
+    rows = [data(number) for number in numbers]
+    return {
+        "descriptor": "desc-1",
+        "uid": [f"event-{number}" for number in numbers],
+        "seq_num": list(numbers),
+        "time": [1.7e9 + number / 8 for number in numbers],
+        "data": {name: [row[name] for row in rows] for name in KEYS},
+        "timestamps": {name: [1.7e9 for _ in rows] for name in KEYS},
+        "filled": {},
+    }
+
+
+STOP = {"uid": "stop-1", "run_start": "run-1", "time": 1.7e9 + 5, "exit_status": "success", "num_events": {}}
+
+
+def check(store, key, count):
+    got = store.record(key)
+    numbers = np.arange(1, count + 1)
+    arrays = got.arrays
+    assert arrays["sequence"].tolist() == numbers.tolist()
+    assert np.array_equal(
+        arrays["time"].astype("i8"), (1_700_000_000 * 10**9 + numbers * 125_000_000).astype("i8")
+    )
+    assert np.array_equal(arrays["det"], numbers / 3)
+    assert arrays["count"].dtype == np.int64
+    assert arrays["open"].tolist() == [number % 2 == 0 for number in numbers]
+    assert arrays["note"].tolist() == [f"№ {number}" for number in numbers]
+    assert arrays["image"].dtype == np.dtype("<u2")
+    assert np.array_equal(arrays["image"], np.broadcast_to(numbers[:, None, None], (count, 2, 3)))
+    assert arrays["spectrum"].tolist() == [[number, 1, 2, 3] for number in numbers]
+    assert arrays["file"].tolist() == [f"datum/{number}" for number in numbers]
+    assert got.dims["image"] == ("time", "y", "x")
+    assert got.meta["lab_attrs"]["det"] == {"units": "V"}
+    assert got.meta["run"]["sample"] == {"name": "gold"}
+    assert got.meta["configuration"]["det"]["data"] == {"gain": 2}
+    assert got.meta["exit_status"] == "success"
+
+
+def test_documents_of_the_event_model(place):
+    writer, reopen = place
+    assert isinstance(writer, Writer)
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", DESCRIPTOR)
+    for number in range(1, 4):
+        writer.consume_document("event", event(number))
+    writer.flush()
+    assert reopen().stat("primary").arrays["det"].shape == (3,)
+    writer.consume_document("resource", {"uid": "x"})
+    writer.consume_document("event_page", page(range(4, 9)))
+    writer.consume_document("stop", STOP)
+    writer.close()
+    check(reopen(), "primary", 8)
+
+
+def test_the_next_run_lies_beside_the_first(place):
+    writer, reopen = place
+    for _ in range(2):
+        writer.consume_document("start", START)
+        writer.consume_document("descriptor", DESCRIPTOR)
+        writer.consume_document("event_page", page(range(1, 4)))
+        writer.consume_document("stop", STOP)
+    writer.close()
+    writer.close()
+    store = reopen()
+    assert list(store) == ["primary", "run-0002/primary"]
+    check(store, "primary", 3)
+    check(store, "run-0002/primary", 3)
+
+
+def test_a_run_that_never_stopped_says_so(place):
+    writer, reopen = place
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", DESCRIPTOR)
+    writer.consume_document("event", event(1))
+    writer.close()
+    store = reopen()
+    assert store.stat("primary").meta["exit_status"] == "abort"
+    assert store.record("primary").arrays["note"].tolist() == ["№ 1"]
+
+
+SPEC = Stat(
+    "stream",
+    {
+        "frame": ArrayInfo("|u1", (0, 3, 4), ("time", "y", "x"), 0, None),
+        "adc": ArrayInfo("<f8", (0,), ("time",), 0, None),
+    },
+    {"rate": 10.0, "units": {"adc": "V"}, "device_time": True},
+)
+
+
+def block(first, count):
+    number = np.arange(first, first + count)
+    frame = np.broadcast_to(number.astype("u1")[:, None, None], (count, 3, 4))
+    return Block(first, number * 10**9 + 1, {"frame": frame, "adc": number / 2}, number * 7)
+
+
+def test_blocks(place):
+    writer, reopen = place
+    start = start_document({"who": "me"}, ["cam"])
+    writer.consume_document("start", start)
+    writer.consume_document("descriptor", descriptor_document("cam", SPEC, start))
+    writer.write("cam", block(0, 5))
+    writer.flush()
+    writer.write("cam", block(7, 2))
+    with pytest.raises(StreamError, match="'other' was not described; described are 'cam'"):
+        writer.write("other", block(0, 1))
+    ledger = {"written": 7, "device_gaps": [[5, 6]], "lost": 0}
+    writer.consume_document("stop", stop_document(start, None, {"cam": ledger}))
+    writer.close()
+    store = reopen()
+    got = store.record("cam")
+    assert got.kind == "stream"
+    numbers = np.array([0, 1, 2, 3, 4, 7, 8])
+    assert got.arrays["sequence"].tolist() == numbers.tolist()
+    assert got.arrays["time"].dtype == np.dtype("M8[ns]")
+    assert got.arrays["time"].astype("i8").tolist() == (numbers * 10**9 + 1).tolist()
+    assert got.arrays["device_time"].tolist() == (numbers * 7).tolist()
+    assert got.arrays["adc"].tolist() == (numbers / 2).tolist()
+    assert (got.arrays["frame"] == numbers[:, None, None]).all()
+    assert got.meta["device_gaps"] == [[5, 6]]
+    assert got.meta["run"]["metadata"] == {"who": "me"}
+    assert got.meta["rate"] == 10.0
+    lazy = store.lazy("cam")
+    assert lazy["adc"].dims == ("time",)
+    assert lazy["frame"].attrs.get("units") is None
+    assert lazy["adc"].attrs["units"] == "V"
+    assert lazy["time"].values[-1] == np.datetime64(8 * 10**9 + 1, "ns")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"det": "high"}, "'det'"),
+        ({"image": np.zeros((3, 3))}, "shape"),
+        ({"count": 1.5}, "not int64"),
+        ({"count": 2**63}, "not int64"),
+        ({"image": np.full((2, 3), -1)}, "uint16"),
+        ({"zzz": 1}, "zzz"),
+    ],
+)
+def test_an_event_that_does_not_fit_is_refused_and_takes_no_other_along(change, why):
+    store = open_store("memory://")
+    writer = StoreWriter(store)
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", DESCRIPTOR)
+    writer.consume_document("event", event(1))
+    bad = event(2)
+    bad["data"] = {**bad["data"], **change}
+    with pytest.raises(StreamError, match=why):
+        writer.consume_document("event", bad)
+    writer.consume_document("event", event(2))
+    writer.consume_document("stop", STOP)
+    check(store, "primary", 2)
+
+
+def test_an_event_without_its_descriptor_is_refused():
+    writer = StoreWriter(open_store("memory://"))
+    writer.consume_document("start", START)
+    with pytest.raises(StreamError, match="desc-1"):
+        writer.consume_document("event", event(1))
+
+
+def test_events_are_staged():
+    writer = StoreWriter(open_store("memory://"))
+    writer.consume_document("start", START)
+    key = {"x": {"source": "", "dtype": "number", "shape": []}}
+    writer.consume_document("descriptor", {**DESCRIPTOR, "data_keys": key})
+    calls = []
+    appender = writer._streams["primary"].appender
+    plain_extend = appender.extend
+    appender.extend = lambda rows: calls.append(len(rows["x"])) or plain_extend(rows)
+    for number in range(20_000):
+        writer.consume_document(
+            "event", {"descriptor": "desc-1", "seq_num": number, "time": 0.5, "data": {"x": number}}
+        )
+    writer.close()
+    assert sum(calls) == 20_000
+    assert len(calls) < 5
+
+
+@pytest.mark.parametrize("make", [HDF5Writer, ZarrWriter, ArrowDocumentWriter])
+def test_a_writer_refuses_another_suffix(tmp_path, make):
+    with pytest.raises(EngineError, match=r"run\.dat"):
+        make(tmp_path / "sub" / "run.dat")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_never_overwrite(place):
+    writer, _reopen = place
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", {**DESCRIPTOR, "data_keys": {"det": KEYS["det"]}})
+    other = StoreWriter(writer.store)
+    with pytest.raises(AlreadyExists, match="run_name"):
+        other.check(["primary"])
+    other.consume_document("start", START)
+    with pytest.raises(AlreadyExists):
+        other.consume_document("descriptor", {**DESCRIPTOR, "data_keys": {"det": KEYS["det"]}})
+    writer.close()
+
+
+def test_metadata_is_json():
+    given = {
+        "a": np.float32(0.5),
+        "b": np.arange(2),
+        "c": pathlib.PurePosixPath("x/y"),
+        "d": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+        "e": (1, None, True),
+        "f": np.datetime64("2026-01-02"),
+    }
+    assert plain(given, "metadata") == {
+        "a": 0.5, "b": [0, 1], "c": "x/y", "d": "2026-01-02T00:00:00+00:00", "e": [1, None, True],
+        "f": "2026-01-02",
+    }  # fmt: skip
+    with pytest.raises(NotStorable, match=r"metadata\['x'\]"):
+        plain({"x": object()}, "metadata")
+
+
+def test_plain_tools_open_what_was_written(tmp_path):
+    import h5py
+    import pyarrow as pa
+    import xarray
+    import zarr
+
+    for name in FILES.values():
+        writer = WRITERS.load(next(kind for kind, file in FILES.items() if file == name))(tmp_path / name)
+        start = start_document({}, ["cam"])
+        writer.consume_document("start", start)
+        writer.consume_document("descriptor", descriptor_document("cam", SPEC, start))
+        writer.write("cam", block(0, 5))
+        writer.consume_document("stop", stop_document(start, None, {"cam": {"written": 5}}))
+        writer.close()
+    with h5py.File(tmp_path / "run.h5") as file:
+        assert file["cam/adc"][:].tolist() == [0, 0.5, 1, 1.5, 2]
+        assert file["cam/adc"].attrs["units"] == "V"
+        assert file["cam/frame"].shape == (5, 3, 4)
+    group = zarr.open_group(tmp_path / "run.zarr", mode="r")
+    assert group["cam/adc"][:].tolist() == [0, 0.5, 1, 1.5, 2]
+    table = pa.ipc.open_file(tmp_path / "run.cam.arrow").read_all()
+    assert table["adc"].to_pylist() == [0, 0.5, 1, 1.5, 2]
+    with xarray.open_datatree(tmp_path / "run.h5", engine="h5netcdf") as tree:
+        times = tree["cam/time"].values
+    assert times.dtype.kind == "M"
+    assert times.astype("M8[ns]").astype("i8").tolist() == [n * 10**9 + 1 for n in range(5)]
