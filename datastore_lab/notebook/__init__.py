@@ -50,13 +50,17 @@ def browse(target: Any) -> Browser:
     return show(target)
 
 
-def panel(run: Any) -> Panel:
+def panel(run: Any, *, fps: float = 30.0, window: float | None = None) -> Panel:
     """Show a run live in the notebook, with buttons to start, pause, mark and stop it.
 
     Parameters
     ----------
     run : Run
         As `datastore_lab.acquire` gives it; running or not yet.
+    fps : float, default 30
+        Frames per second at most.
+    window : float, optional
+        Seconds that line plots show; by default about 4,000 samples, between 0.5 and 30 s.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def panel(run: Any) -> Panel:
     """
     from datastore_lab.notebook.panel import Panel
 
-    return Panel(run)
+    return Panel(run, fps=fps, window=window)
 
 
 def load_ipython_extension(ipython: Any) -> None:

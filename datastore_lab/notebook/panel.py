@@ -42,8 +42,8 @@ class Panel(anywidget.AnyWidget):
     run : Run
     fps : float, default 30
         Frames per second at most.
-    window : float, default 10
-        Seconds that line plots show.
+    window : float, optional
+        Seconds that line plots show; by default about 4,000 samples, between 0.5 and 30 s.
     """
 
     _esm = STATIC / "live.js"
@@ -53,7 +53,7 @@ class Panel(anywidget.AnyWidget):
     status = traitlets.Dict().tag(sync=True)
     bokeh = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, run: Any, *, fps: float = 30.0, window: float = 10.0) -> None:
+    def __init__(self, run: Any, *, fps: float = 30.0, window: float | None = None) -> None:
         import bokeh
 
         self.run = run

@@ -12,7 +12,7 @@ from datastore_lab import dtypes
 from datastore_lab.notebook.decimate import min_max, positions, thin, to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,7 +69,7 @@ class LinePlot:
         self.source, self.title, self.unit, self.lines = source, title, unit, lines
         self.window = window
         self.samples = min(_MOST_SAMPLES, max(2, round(rate * window))) if rate else _UNPACED
-        self._range = SteadyRange()
+        self._range = SteadyRange([0.0, 100.0] if unit == "%" else [])
 
     def describe(self) -> dict[str, Any]:
         """Give the figure as JSON, with what the page writes above it."""
@@ -89,29 +89,28 @@ class LinePlot:
         return Part(columns, self._range.update([columns[f"y{index}"] for index in range(len(self.lines))]))
 
     def _figure(self) -> Any:
-        from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
+        from bokeh.models import ColumnDataSource, NumeralTickFormatter, PrintfTickFormatter, Range1d
         from bokeh.plotting import figure
 
         names = ["x", *(f"y{index}" for index in range(len(self.lines)))]
         data = ColumnDataSource({name: [] for name in names}, name=self.source)
         plot = figure(
-            height=190,
+            height=170,
             sizing_mode="stretch_width",
             x_range=Range1d(start=-self.window, end=0),
             y_range=Range1d(start=0, end=1),
             tools="xpan,xwheel_zoom,save,reset",
             lod_threshold=None,
-            min_border_left=52,
+            min_border_left=56,
         )
         plot.toolbar.autohide = True
         plot.toolbar.logo = None
         for index in range(len(self.lines)):
             plot.line("x", f"y{index}", source=data, color=COLOURS[index], line_width=1.4)
-        plot.xaxis.axis_label = "s"
+        plot.axis.minor_tick_line_color = None
+        plot.xaxis.formatter = PrintfTickFormatter(format="%g s")
         if self.unit in _BYTES:
-            plot.yaxis.formatter = NumeralTickFormatter(format="0.[0] b")
-        else:
-            plot.yaxis.axis_label = self.unit
+            plot.yaxis.formatter = NumeralTickFormatter(format="0.[00] b")
         return plot
 
 
@@ -152,7 +151,7 @@ class ImagePlot:
 
         height, width = self.shape[:2]
         data = ColumnDataSource({"image": []}, name=self.source)
-        shown = min(640, max(240, round(240 * width / height)))
+        shown = min(640, max(200, round(190 * width / height)))
         plot = figure(
             width=shown,
             height=max(60, round(shown * height / width)),
@@ -175,6 +174,11 @@ class ImagePlot:
 class SteadyRange:
     """A range that grows at once, and shrinks only when much of it has been empty for a while.
 
+    Parameters
+    ----------
+    always : sequence of float
+        Values that have to be inside in any case.
+
     Examples
     --------
     >>> steady = SteadyRange()
@@ -185,14 +189,15 @@ class SteadyRange:
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, always: Sequence[float] = ()) -> None:
         self.bounds = (0.0, 1.0)
+        self._always = [np.asarray(always)] if always else []
         self._known = False
         self._needed = time.monotonic()
 
     def update(self, arrays: list[NDArray[Any]]) -> tuple[float, float] | None:
         """Take new values; gives the range if it changed."""
-        found = _extent(arrays)
+        found = _extent([*arrays, *self._always])
         if found is None:
             return None
         low, high = found
@@ -224,7 +229,7 @@ def _extent(arrays: list[NDArray[Any]]) -> tuple[float, float] | None:
 Plot = LinePlot | ImagePlot
 
 
-def plots_of(stream: str, spec: Stat, *, window: float) -> list[Plot]:
+def plots_of(stream: str, spec: Stat, *, window: float | None = None) -> list[Plot]:
     """Choose the figures of a stream: one per unit for signals, one per array for images.
 
     Parameters
@@ -232,8 +237,8 @@ def plots_of(stream: str, spec: Stat, *, window: float) -> list[Plot]:
     stream : str
     spec : Stat
         As the device describes it.
-    window : float
-        Seconds that signals show.
+    window : float, optional
+        Seconds that signals show; by default about 4,000 samples, between 0.5 and 30 s.
 
     Examples
     --------
@@ -258,8 +263,13 @@ def plots_of(stream: str, spec: Stat, *, window: float) -> list[Plot]:
     for unit, lines in grouped.items():
         source = f"{stream}/{len(made)}"
         rate = spec.meta.get("rate")
-        made.append(LinePlot(source, stream, unit, lines[:_MOST_LINES], rate=rate, window=window))
+        seconds = window or _window(rate)
+        made.append(LinePlot(source, stream, unit, lines[:_MOST_LINES], rate=rate, window=seconds))
     return made[:_MOST_PLOTS]
+
+
+def _window(rate: float | None) -> float:
+    return min(30.0, max(0.5, float(f"{4000 / rate:.1g}"))) if rate else 30.0
 
 
 def _image(stream: str, name: str, shape: tuple[int, ...], units: Mapping[str, Any]) -> ImagePlot:

@@ -10,6 +10,7 @@ from datastore_lab import dtypes
 from datastore_lab.notebook import text
 from datastore_lab.notebook.decimate import min_max, thin, to_bytes
 from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, RESERVED, ArrayInfo, Selection, Stat
+from datastore_lab.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,7 +90,7 @@ def _array(name: str, info: ArrayInfo) -> dict[str, Any]:
         "type": text.dtype(info.dtype),
         "shape": text.shape(info.shape) or "single value",
         "dims": ", ".join(info.dims),
-        "size": text.size(info.nbytes),
+        "size": format_size(info.nbytes),
         "chunks": text.shape(info.chunks) if info.chunks else "",
     }
 
@@ -150,7 +151,7 @@ def _is_text_table(arrays: Mapping[str, ArrayInfo]) -> bool:
 def _value_look(store: Store, key: Key, stat: Stat) -> Look:
     nbytes = sum(info.nbytes for info in stat.arrays.values())
     if nbytes > BUDGET:
-        return Look({"type": "text", "text": f"{text.size(nbytes)}: too large for a preview"}, [])
+        return Look({"type": "text", "text": f"{format_size(nbytes)}: too large for a preview"}, [])
     return Look({"type": "text", "text": text.long(store[key])}, [])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datastore_lab.errors import NotFound
 from datastore_lab.notebook import text
 from datastore_lab.records import ARRAYS, ArrayInfo, Stat
+from datastore_lab.units import format_size
 
 if TYPE_CHECKING:
     from datastore_lab.keys import Key
@@ -108,7 +109,7 @@ def node_row(name: str, stat: Stat, *, leaf: bool) -> dict[str, Any]:
     row = {"name": name, "kind": stat.kind, "leaf": leaf}
     if not stat.arrays:
         return row
-    row["size"] = text.size(sum(info.nbytes for info in stat.arrays.values()))
+    row["size"] = format_size(sum(info.nbytes for info in stat.arrays.values()))
     if len(stat.arrays) == 1:
         info = next(iter(stat.arrays.values()))
         return {**row, "type": text.dtype(info.dtype), "shape": text.shape(info.shape)}
@@ -128,5 +129,5 @@ def array_row(name: str, info: ArrayInfo) -> dict[str, Any]:
         "array": True,
         "type": text.dtype(info.dtype),
         "shape": text.shape(info.shape),
-        "size": text.size(info.nbytes),
+        "size": format_size(info.nbytes),
     }

@@ -1,13 +1,11 @@
-"""Sizes, shapes and values as short text for rows, tables and previews."""
+"""Types, shapes and values as short text for rows, tables and previews."""
 
 from __future__ import annotations
 
-import math
 import pprint
 import reprlib
 from typing import Any
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _PLAIN = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -15,25 +13,6 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
 _SHORT.maxlevel = 6
 LONGEST = 20_000
 """Characters of text that a preview sends to the page at most."""
-
-
-def size(nbytes: int) -> str:
-    """Give a size with three figures in decimal units.
-
-    Examples
-    --------
-    >>> size(512), size(33_200_000_000)
-    ('512 B', '33.2 GB')
-    """
-    power = min(len(_UNITS) - 1, int(math.log10(nbytes) // 3)) if nbytes > 0 else 0
-    value = nbytes / 1000**power
-    return (
-        f"{nbytes} B"
-        if power == 0
-        else f"{value:.3g} {_UNITS[power]}"
-        if value < 1000
-        else f"{value:.0f} {_UNITS[power]}"
-    )
 
 
 def shape(lengths: tuple[int, ...]) -> str:

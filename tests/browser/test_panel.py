@@ -28,6 +28,12 @@ THREADS = (
     "import threading; print([t.name for t in threading.enumerate() if t.name.startswith('datastore-lab')])"
 )
 
+GONE = """
+import time
+while any(thread.name == "datastore-lab-display" for thread in __import__("threading").enumerate()):
+    time.sleep(0.02)
+"""
+
 
 def live(lab: Lab) -> Locator:
     return lab.page.get_by_role("region", name=re.compile("Live panel"))
@@ -128,9 +134,9 @@ def test_closing_it_leaves_no_thread_and_no_comm(notebook: Callable[..., Lab]) -
     assert "display" in lab.python(THREADS)
     lab.command("notebook:clear-all-cell-outputs")
     expect(live(lab)).to_have_count(0)
-    gone = f"import time\nwhile 'display' in str({{t.name for t in __import__('threading').enumerate()}}):\n    time.sleep(0.05)\n{THREADS}"
-    assert lab.python(gone) == "[]"
-    left = "comm = live.comm.comm_id; live.close(); run.stop()\nimport comm as c; print(comm in c.get_comm_manager().comms)"
+    assert lab.python(GONE + THREADS) == "[]"
+    left = "number = live.comm.comm_id; live.close(); run.stop()\nimport comm\n"
+    left += "print(number in comm.get_comm_manager().comms)"
     assert lab.python(left) == "False"
 
 
