@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -126,8 +127,8 @@ def recommend(
 
     Examples
     --------
-    >>> [answer.label for answer in recommend(kind="series", rate="10 kHz")][:1]
-    ['Arrow IPC']
+    >>> recommend(kind="series", rate="10 kHz")[0].formats
+    ('arrow',)
     >>> recommend(kind="images", cloud=True)[0].formats
     ('zarr',)
     """
@@ -156,14 +157,14 @@ def _tree(question: Question) -> Iterator[tuple[tuple[str, ...], str]]:
     if question.kind == "series":
         yield from _series(question)
     elif question.cloud:
-        yield ("zarr",), "in object storage each chunk is an object of its own, read and written by itself"
+        yield ("zarr",), "in object storage each chunk is an object of its own, read by itself"
         yield ("hdf5",), "one file with everything, to be uploaded when it is complete"
     elif question.kind == "images":
         yield ("hdf5",), "images with their settings and other devices in one local file"
-        yield ("zarr",), "images as one array in chunks, if several programs write or read at once"
+        yield ("zarr",), "images in chunks of their own, which several programs read at once"
     else:
         yield ("hdf5",), "nested data of many dimensions in one local file"
-        yield ("zarr",), "nested data of many dimensions with named dimensions, in parallel chunks"
+        yield ("zarr",), "nested data in chunks of their own, which several programs read at once"
 
 
 def _series(question: Question) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -245,9 +246,9 @@ def _wishes(traits: list[Traits], question: Question) -> Iterator[tuple[bool, bo
 def _size_remarks(traits: list[Traits], question: Question) -> Iterator[tuple[bool, str]]:
     if question.nbytes is None or question.duration is None:
         return
-    took = f"{format_duration(question.duration)} are {format_size(question.nbytes)}"
+    took = f"{format_duration(question.duration)} takes {format_size(question.nbytes)}"
     if all(one.compresses for one in traits):
-        yield True, f"{took} uncompressed, less on disk"
+        yield True, f"{took} before compression"
     elif any(one.self_describing for one in traits):
         yield not question.compression, f"{took} on disk"
     else:
@@ -255,7 +256,9 @@ def _size_remarks(traits: list[Traits], question: Question) -> Iterator[tuple[bo
 
 
 def _opens(traits: list[Traits], reader: str) -> bool:
-    return any(reader.casefold() == known.casefold() for one in traits for known in one.opens_in)
+    """Compare with the whole name of a program and with its first word: zarr means zarr-python too."""
+    known = (name.casefold() for one in traits for name in one.opens_in)
+    return any(reader.casefold() in {name, re.split(r"[\s.-]", name)[0]} for name in known)
 
 
 def _html_row(answer: Recommendation) -> str:

@@ -1,0 +1,252 @@
+"""The command line, in process and as a program."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datastore_lab import __version__, cli, open_store, tour
+from datastore_lab.errors import NotFound
+
+PROGRAM = [sys.executable, "-m", "datastore_lab.cli"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    target = tmp_path / "lab.h5"
+    with open_store(target, "w") as store:
+        store["run/camera"] = np.zeros((4, 6, 8), "u1")
+        store.put("run/gain", 2.5, attrs={"unit": "V", "levels": [1, float("nan")]})
+        store["a/b", "e\x1b[2J"] = "odd"
+    return target
+
+
+def run(*arguments, **options):
+    command = [*PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"datastore-lab {__version__}\n"
+
+
+def test_ls_lists_every_item(path, capsys):
+    assert cli.main(["ls", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "run/camera" in out
+    assert "4 x 6 x 8 |u1" in out
+    assert "192 B" in out
+    assert "\x1b" not in out, "names out of files do not steer the terminal"
+    assert len(out.splitlines()) == 4
+
+
+def test_ls_of_an_empty_store(tmp_path, capsys):
+    open_store(tmp_path / "empty.h5").close()
+    assert cli.main(["ls", str(tmp_path / "empty.h5")]) == 0
+    assert capsys.readouterr().out == "(empty)\n"
+
+
+def test_info_of_a_store_and_of_an_item(path, capsys):
+    assert cli.main(["info", str(path)]) == 0
+    assert "items: 3" in capsys.readouterr().out
+    assert cli.main(["info", str(path), "run/camera"]) == 0
+    assert "|u1 (" in capsys.readouterr().out
+    assert cli.main(["info", str(path), "run/gain"]) == 0
+    out = capsys.readouterr().out
+    assert "attribute unit: V" in out
+    assert 'attribute levels: [1, {"$float": "nan"}]' in out
+    assert cli.main(["info", str(path), "run"]) == 0
+    assert "child camera" in capsys.readouterr().out
+
+
+def test_a_key_is_read_back_as_it_is_listed(path, capsys):
+    cli.main(["ls", str(path)])
+    listed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("["))
+    key = listed.partition("]")[0] + "]"
+    assert cli.main(["info", str(path), key]) == 0
+    assert "kind: value" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["ls", "info"])
+def test_looking_changes_nothing(path, command, capsys):
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    assert cli.main([command, str(path)]) == 0
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_formats(capsys):
+    assert cli.main(["formats"]) == 0
+    out = capsys.readouterr().out
+    assert {"HDF5", "Zarr", "CSV"} <= {line.split()[0] for line in out.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["ls", "absent.h5"], "absent.h5"),
+        (["info", "absent.zarr"], "absent.zarr"),
+        (["ls", "lab.xyz"], "lab.xyz"),
+        (["ls", "wrong://x"], "wrong"),
+    ],
+)
+def test_errors_are_one_line(arguments, named, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("datastore-lab: ")
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_item_and_a_bad_key_are_errors(path, capsys):
+    assert cli.main(["info", str(path), "run/absent"]) == 2
+    assert "run/absent" in capsys.readouterr().err
+    assert cli.main(["info", str(path), "../x"]) == 2
+    assert "../x" in capsys.readouterr().err
+
+
+def test_a_corrupt_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "broken.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    assert cli.main(["ls", str(tmp_path / "broken.h5")]) == 2
+    assert "broken.h5" in capsys.readouterr().err
+
+
+def test_debug_shows_the_trace(tmp_path):
+    with pytest.raises(NotFound):
+        cli.main(["--debug", "ls", str(tmp_path / "absent.h5")])
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    with open_store(tmp_path / "many.h5", "w") as store, store.transaction():
+        for number in range(3000):
+            store[f"item {number} with a rather long name to fill the pipe"] = number
+    command = [*PROGRAM, "ls", str(tmp_path / "many.h5")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
+
+
+def test_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["dance"])
+    assert ended.value.code == 2
+    assert "dance" in capsys.readouterr().err
+
+
+# -- the tour ------------------------------------------------------------------------------------------
+
+
+def test_the_tour_says_what_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tour, "_NEEDED", ("nbformat", "no_such_library"))
+    for arguments in ([], ["--headless"]):
+        assert cli.main(["tour", *arguments, "--folder", str(tmp_path / "new")]) == 2
+        err = capsys.readouterr().err
+        assert "no_such_library" in err
+        assert "pip install 'datastore-lab[lab]'" in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_tour_says_that_its_notebook_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tour, "NOTEBOOK", "absent.ipynb")
+    assert cli.main(["tour", "--headless", "--folder", str(tmp_path)]) == 2
+    assert "absent.ipynb" in capsys.readouterr().err
+
+
+def test_a_folder_that_can_not_be_written_is_an_error(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        assert cli.main(["tour", "--headless", "--folder", str(folder)]) == 2
+        assert "--folder" in capsys.readouterr().err
+
+
+def _notebook(path: Path, *sources: str) -> Path:
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell(source, id=f"cell-{i}") for i, source in enumerate(sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_headless_prints_what_was_made(monkeypatch, tmp_path):
+    source = _notebook(
+        tmp_path / "short.ipynb",
+        "from datastore_lab import open_store\n"
+        "with open_store('data.h5') as store: store['a'] = 1\n"
+        "with open_store('data.zarr') as store: store['a'], store['b'] = 1, 2",
+    )
+    original = source.read_bytes()
+    monkeypatch.setattr(tour, "find_notebook", lambda: source)
+    folder = tmp_path / "work"
+    assert tour.execute(folder) == 0
+    assert source.read_bytes() == original
+    assert {path.name for path in folder.iterdir()} == {"data.h5", "data.zarr", tour.EXECUTED}
+
+
+def test_headless_names_the_cell_that_fails(monkeypatch, tmp_path, capsys):
+    source = _notebook(tmp_path / "short.ipynb", "1", "raise RuntimeError('no light')", "open('x', 'w')")
+    monkeypatch.setattr(tour, "find_notebook", lambda: source)
+    assert tour.execute(tmp_path / "work") == 1
+    err = capsys.readouterr().err
+    assert "RuntimeError: no light in the cell 'cell-1'" in err
+    assert not (tmp_path / "work" / "x").exists()
+    assert (tmp_path / "work" / tour.EXECUTED).exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_the_tour_starts_jupyterlab_and_ends_with_it(tmp_path):
+    folder = tmp_path / "work"
+    environment = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(tmp_path),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"),
+    }
+    command = [*PROGRAM, "tour", "--no-browser", "--folder", str(folder)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as lab:
+        try:
+            url = lab.stdout.readline().removeprefix("The tour: ").strip()
+            status = url.replace(f"lab/tree/{tour.NOTEBOOK}", f"api/contents/{tour.NOTEBOOK}")
+            with urllib.request.urlopen(status, timeout=60) as answer:
+                assert answer.status == 200
+            source = tour.find_notebook()
+            assert (folder / tour.NOTEBOOK).read_bytes() == source.read_bytes()
+            assert (folder / tour.NOTEBOOK).stat().st_mode & stat.S_IWUSR
+        finally:
+            lab.send_signal(signal.SIGTERM)
+        assert lab.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=5)
+
+
+def test_a_notebook_that_is_there_is_kept(monkeypatch, tmp_path, capsys):
+    (tmp_path / tour.NOTEBOOK).write_text("mine")
+    monkeypatch.setattr(tour, "_serve", lambda work, browser: 0)
+    assert cli.main(["tour", "--folder", str(tmp_path)]) == 0
+    assert (tmp_path / tour.NOTEBOOK).read_text() == "mine"
+    assert "there already" in capsys.readouterr().out
+
+
+def test_jupyterlab_that_does_not_start_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "jupyterlab.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = run("tour", "--no-browser", "--folder", tmp_path / "work", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "JupyterLab did not start (exit code 3)" in done.stderr

@@ -1,0 +1,61 @@
+"""The documentation: its code runs, its links lead somewhere, its commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from datastore_lab import HostMonitor, SimulatedCamera, acquire, cli, open_store
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(page: str, language: str = "python") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"{page} has no code"
+    return found
+
+
+def test_the_guide_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    scope: dict[str, object] = {}
+    for block in blocks("docs/guide.md"):
+        exec(compile(block, "docs/guide.md", "exec"), scope)
+    (path,) = (tmp_path / "data").glob("*.h5")
+    with open_store(path, "r") as store:
+        assert {"host", "daq", "scan"} <= set(store.children())
+        assert store.attrs("daq")["sample"] == "Cu-Zn 5"
+
+
+def test_the_layout_is_read_by_other_programs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("lab.h5", "lab.zarr"):
+        with open_store(place) as store:
+            camera = SimulatedCamera(shape=(12, 16))
+            acquire(camera, HostMonitor(rate=10), to=store.group("run"), duration=0.5).wait()
+            assert store.lazy("run/camera").sizes["time"] > 5
+    acquire(SimulatedCamera(shape=(12, 16)), to="run.arrow", duration=0.5).wait()
+    for block in blocks("docs/layout.md"):
+        exec(compile(block, "docs/layout.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_are_known(page):
+    """Every `datastore-lab ...` in a document is one that the parser takes."""
+    text = page.read_text(encoding="utf-8")
+    for line in re.findall(r"(?:^|`|/)datastore-lab (\w[^`\n#]*)", text, flags=re.MULTILINE):
+        arguments = cli._parser().parse_args(shlex.split(line))
+        assert callable(arguments.command)
