@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,6 +23,7 @@ FLOAT_TAG = "$float"
 """A number that JSON lacks is stored as ``{"$float": "nan"}``, ``"inf"`` or ``"-inf"``."""
 
 _DEEPEST = 100
+_LONGEST_INT = 14_000  # Python refuses to write or read more than 4,300 decimal digits
 
 
 def check_json(value: Any, path: str = "meta", depth: int = 0) -> None:
@@ -32,11 +33,15 @@ def check_json(value: Any, path: str = "meta", depth: int = 0) -> None:
     ------
     NotStorable
         For anything but None, bool, int, float, str, list, tuple, and mappings with text keys; for text
-        with a lone surrogate; for nesting deeper than 100; for a mapping whose only key is ``$float``.
+        with a lone surrogate; for nesting deeper than 100; for integers of more than 14,000 bits; for a
+        mapping whose only key is ``$float``.
     """
     if depth > _DEEPEST:
         raise NotStorable(f"{path} is nested deeper than {_DEEPEST} levels", key=path)
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, float)):
+        return
+    if isinstance(value, int):
+        _check_size(value, path)
         return
     if isinstance(value, str):
         _check_text(value, path)
@@ -57,6 +62,13 @@ def _check_mapping(value: Mapping[Any, Any], path: str, depth: int) -> None:
             raise NotStorable(f"{path} has the key {name!r}, which is not text", key=path)
         _check_text(name, path)
         check_json(item, f"{path}[{name!r}]", depth + 1)
+
+
+def _check_size(number: int, path: str) -> None:
+    if number.bit_length() > _LONGEST_INT:
+        raise NotStorable(
+            f"{path} is an integer of more than {_LONGEST_INT} bits, which JSON can't hold", key=path
+        )
 
 
 def _check_text(text: str, path: str) -> None:
@@ -147,7 +159,22 @@ def add_checksum(state: xxhash.xxh3_128, array: NDArray[Any]) -> None:
         texts = [str(text).encode("utf-8", "surrogatepass") for text in array.reshape(-1).tolist()]
         state.update(b"".join(b"%d:%s" % (len(text), text) for text in texts))
     elif array.dtype.itemsize:
-        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        state.update(_without_gaps(np.ascontiguousarray(array)).reshape(-1).view(np.uint8).data)
+
+
+def _without_gaps(array: NDArray[Any]) -> NDArray[Any]:
+    """Drop the bytes that mean nothing, since a copy may change them: between fields, after an 80-bit float."""
+    import numpy as np
+
+    if array.dtype.names is not None:
+        from numpy.lib.recfunctions import repack_fields
+
+        packed = repack_fields(array.dtype, recurse=True)
+        return array if packed == array.dtype else array.astype(packed)
+    if array.dtype.kind in "fc" and np.finfo(array.dtype).nmant == 63:
+        size = np.dtype(np.longdouble).itemsize
+        return np.ascontiguousarray(array.reshape(-1).view(np.uint8).reshape(-1, size)[:, :10])
+    return array
 
 
 _UNSAFE = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f]')
@@ -243,7 +270,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     what was at `path` stays as it was.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:60]}-", suffix=".tmp", dir=target.parent)
+    name = target.parent / f".{target.name[:40]}-{secrets.token_hex(8)}.tmp"
+    handle = os.open(
+        name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666
+    )  # others may read it, as far as umask lets them
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

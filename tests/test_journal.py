@@ -14,6 +14,8 @@ import h5py
 import numpy as np
 import pytest
 
+from datastore_lab.engines import _hdf5_layout as layout
+from datastore_lab.engines import _hdf5_links as links
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.errors import EngineError, Locked
 from datastore_lab.records import Record
@@ -146,9 +148,6 @@ def test_reader_never_sees_half_a_commit(path):
 
 
 def both(root):
-    from datastore_lab.engines import _hdf5_layout as layout
-    from datastore_lab.engines import _hdf5_links as links
-
     nodes = [links.find(root, (name,)) for name in ("left", "right")]
     return [
         (layout.stat(node).meta, set(layout.read(layout.open_array(node, (), "data"), (), ())))
@@ -277,3 +276,40 @@ def test_child_after_a_fork_can_neither_write_nor_keep_the_lock(path):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     engine.write(("a",), record(1))
     engine.close()
+
+
+RESTLESS = """
+    import sys, threading
+    import numpy as np
+    from datastore_lab.engines.hdf5 import HDF5Engine
+    from datastore_lab.records import Record
+    engine = HDF5Engine(sys.argv[1])
+    engine.write(("big",), Record("array", {"data": np.arange(10_000_000)}, {}, {}))
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set())).start()
+    print("ready", flush=True)
+    number = 0
+    while not ended.is_set():
+        number += 1
+        engine.write(("small",), Record("array", {"data": np.arange(5)}, {"number": number}, {}))
+    engine.close()
+"""
+
+
+def test_long_read_beside_a_writer_that_never_rests_soon_comes_to_an_end(path):
+    process = start(RESTLESS, path)
+    reader, tries = HDF5Engine(path, "r"), []
+
+    def read_all(root):
+        tries[-1] += 1
+        return layout.read(layout.open_array(links.find(root, ("big",)), (), "data"), (), ())
+
+    try:
+        for _ in range(8):
+            tries.append(0)
+            assert reader._look((), read_all)[-1] == 9_999_999
+    finally:
+        finish(process)
+    assert process.returncode == 0
+    assert max(tries) <= 6
+    reader.close()

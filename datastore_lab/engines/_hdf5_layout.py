@@ -89,6 +89,8 @@ def check_free(root: Any, key: Key, names: set[str]) -> None:
 def dimension_names(group: Any) -> set[str]:
     """Collect the dimension names that no dataset of the group stands for."""
     found: set[str] = set()
+    if not attrs.has(group, KIND):  # no record of ours: spares a look at every child of a large group
+        return found
     for link in links.contents(group).datasets:
         found.update(attrs.get(h5d.open(group, link), dims.NAMES) or ())
     return found
@@ -277,8 +279,10 @@ def read(dataset: Any, selection: Selection, key: Key) -> NDArray[Any]:
 
 def _compact(data: NDArray[Any]) -> NDArray[Any]:
     """Copy what is not contiguous, byte by byte: numpy's own copy leaves out the padding of structures."""
-    if data.flags.c_contiguous or data.dtype.hasobject or data.dtype.names is None:
-        return np.ascontiguousarray(data).reshape(data.shape)
+    if data.flags.c_contiguous:
+        return data
+    if data.dtype.hasobject:
+        return data.copy()
     return data.view(f"V{data.dtype.itemsize}").copy().view(data.dtype)
 
 

@@ -23,7 +23,8 @@ from datastore_lab.engines import _hdf5_layout as layout
 from datastore_lab.engines import _hdf5_links as links
 from datastore_lab.engines._disk import Disk
 from datastore_lab.engines._hdf5_append import HDF5Appender, begin
-from datastore_lab.engines._hdf5_files import Reader, Writer
+from datastore_lab.engines._hdf5_files import Writer, real_path
+from datastore_lab.engines._hdf5_reader import Reader
 from datastore_lab.engines._hdf5_types import carry
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, check, show
@@ -79,7 +80,7 @@ class HDF5Engine:
     )
 
     def __init__(self, path: str | os.PathLike[str], mode: str = "a", *, disk: Disk | None = None) -> None:
-        self._path = os.path.realpath(os.fspath(path))
+        self._path = real_path(path)
         self._lock = threading.RLock()
         self._disk = disk or Disk()
         self._depth = 0

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from datastore_lab.engines import _gate
 from datastore_lab.engines._disk import Disk, bytes_at
 from datastore_lab.errors import EngineError, Locked
 from datastore_lab.locks import describe_holder, holder_note, lock_handle
@@ -174,13 +175,15 @@ class Journal:
         pages : iterable of (int, bytes)
             Offset and old bytes.
         """
-        for offset, old in pages:
-            check = _entry_check(self.sequence, offset, old)
-            raw = _ENTRY.pack(_ENTRY_MAGIC, len(old), self.sequence, offset, check) + old
-            self._disk.write(self._handle, memoryview(raw), self._end)
-            self._end += len(raw)
-        self.size, self.hot = size, True
-        self._put(Header(True, self.sequence, size, self._end - _ENTRIES_AT))
+        if not self.hot:
+            _gate.shut(self._handle)
+        try:
+            self._append(pages)
+            self.size, self.hot = size, True
+            self._put(Header(True, self.sequence, size, self._end - _ENTRIES_AT))
+        finally:
+            if not self.hot:
+                _gate.open_again(self._handle)
         if not self._named:
             self._disk.sync_folder(self.path)
             self._named = True
@@ -190,6 +193,7 @@ class Journal:
         self._put(Header(False, self.sequence + 1, size, 0))
         self.sequence += 1
         self.size, self.hot = size, False
+        _gate.open_again(self._handle)
         if self._end > _KEEP:
             self._disk.truncate(self._handle, _ENTRIES_AT)
         self._end = _ENTRIES_AT
@@ -222,6 +226,13 @@ class Journal:
     def forget(self) -> None:
         """Close this process's copy of the handle after a fork; the lock stays with the parent."""
         self._disk.close(self._handle)
+
+    def _append(self, pages: Iterable[tuple[int, bytes]]) -> None:
+        for offset, old in pages:
+            check = _entry_check(self.sequence, offset, old)
+            raw = _ENTRY.pack(_ENTRY_MAGIC, len(old), self.sequence, offset, check) + old
+            self._disk.write(self._handle, memoryview(raw), self._end)
+            self._end += len(raw)
 
     def _put(self, header: Header) -> None:
         self._disk.write(self._handle, memoryview(header.pack()), 0)

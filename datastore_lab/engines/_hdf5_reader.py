@@ -1,0 +1,132 @@
+"""Opening HDF5 files for reading, beside a writer that may be changing them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from datastore_lab.engines import _gate
+from datastore_lab.engines._hdf5_files import check_place, open_file, open_handle
+from datastore_lab.engines._pages import PagedFile
+from datastore_lab.engines.journal import Header, entries, journal_path, read_header
+from datastore_lab.errors import EngineError, NotFound
+
+if TYPE_CHECKING:
+    import h5py
+
+    from datastore_lab.engines._disk import Disk
+
+_TRIES = 200
+_PATIENCE = 3
+"""After so many tries a reader asks the writer to wait."""
+
+
+class _Look(NamedTuple):
+    """What a reader saw of the file's identity and of its journal."""
+
+    file: tuple[int, int]
+    journal: tuple[int, int] | None
+    header: Header | None
+    changed: tuple[int, int] | None
+
+
+class Reader:
+    """A file open for reading, which a writer elsewhere may be changing."""
+
+    def __init__(self, path: str, disk: Disk) -> None:
+        self._path, self._disk = path, disk
+        self._handle = -1
+        self._look: _Look | None = None
+        self.file: h5py.File
+        self.revision = 0
+        check_place(path, "r")
+        self.read(lambda root: None)
+
+    def read(self, action: Any) -> Any:
+        """Call ``action(root)`` until the file did not change meanwhile, and give its result."""
+        with contextlib.ExitStack() as stack:
+            for attempt in range(_TRIES):
+                if attempt == _PATIENCE:
+                    stack.enter_context(_gate.held(self._disk, journal_path(self._path)))
+                look = self._peek()
+                result, error = self._try(look, action)
+                if self._peek() == look:
+                    if error is not None:
+                        raise error
+                    return result
+        raise EngineError(
+            f"{self._path} changes faster than it can be read; try a smaller part", key=self._path
+        )
+
+    def _try(self, look: _Look, action: Any) -> tuple[Any, Exception | None]:
+        try:
+            if look != self._look:
+                self._reopen(look)
+            return action(self.file["/"].id), None
+        except Exception as error:
+            return None, error
+
+    def refresh(self) -> int:
+        """Give the revision of what is on disk now."""
+        self._note(self._peek())
+        return self.revision
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._handle >= 0:
+            self.file.close()
+            self._disk.close(self._handle)
+            self._handle = -1
+
+    def _reopen(self, look: _Look) -> None:
+        if self._handle >= 0:
+            with contextlib.suppress(OSError, RuntimeError):
+                self.file.close()
+            self._disk.close(self._handle)
+            self._handle, self._look = -1, None
+        handle = open_handle(self._disk, self._path, os.O_RDONLY)
+        try:
+            paged = PagedFile.reader(self._disk, handle, self._undo(look))
+            self.file = open_file(paged, self._path, "r")
+        except BaseException:
+            self._disk.close(handle)
+            raise
+        self._handle, self._look = handle, look
+        self._note(look)
+
+    def _undo(self, look: _Look) -> list[tuple[int, bytes]]:
+        if look.header is None or not look.header.hot:
+            return []
+        journal = open_handle(self._disk, journal_path(self._path), os.O_RDONLY)
+        try:
+            return list(entries(self._disk, journal, look.header))
+        finally:
+            self._disk.close(journal)
+
+    def _peek(self) -> _Look:
+        try:
+            found = Path(self._path).stat()
+        except OSError as error:
+            raise NotFound(f"there is no file {self._path} any more", key=self._path) from error
+        identity = (found.st_dev, found.st_ino)
+        try:
+            journal = self._disk.open(journal_path(self._path), os.O_RDONLY)
+        except FileNotFoundError:
+            return _Look(identity, None, None, (found.st_mtime_ns, found.st_size))
+        except OSError as error:
+            raise EngineError(
+                f"the journal of {self._path} can't be read: {error}", key=self._path
+            ) from error
+        try:
+            named = os.fstat(journal)
+            return _Look(identity, (named.st_dev, named.st_ino), read_header(self._disk, journal), None)
+        finally:
+            self._disk.close(journal)
+
+    def _note(self, look: _Look) -> None:
+        if look.header is not None:
+            self.revision = max(self.revision, look.header.sequence)
+        elif look.changed is not None:
+            self.revision = max(self.revision, look.changed[0])
