@@ -108,21 +108,25 @@ def fit(rows: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     """
     if rows.dtype == dtype:
         return np.array(rows, dtype, order="C")
-    try:
-        with np.errstate(all="ignore"):
-            own = rows.astype(dtype, order="C")
-            back = own.astype(rows.dtype)
-        same = np.array_equal(back, rows, equal_nan=rows.dtype.kind in "fcmM")
-    except (TypeError, ValueError) as error:
-        raise NotStorable(
-            f"rows of {what!r} are {rows.dtype}, but it was declared as {dtype}", key=what
-        ) from error
-    if not same:
+    own = _converted(rows, dtype)
+    if own is None:
         raise NotStorable(
             f"rows of {what!r} are {rows.dtype} and hold values that {dtype}, as declared, can't hold",
             key=what,
         )
     return own
+
+
+def _converted(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Give the same values as another type; None if there are none."""
+    whole = rows.dtype.kind in "biu" and dtype.kind in "biu"
+    if not whole and not np.can_cast(rows.dtype, dtype, "same_kind"):
+        return None
+    with np.errstate(all="ignore"):
+        own = rows.astype(dtype, order="C")
+        back = own.astype(rows.dtype)
+    same = np.array_equal(back, rows, equal_nan=rows.dtype.kind in "fcmM")
+    return own if same and not (whole and np.any((own < 0) != (rows < 0))) else None
 
 
 def _check_text(dtype: Any) -> None:

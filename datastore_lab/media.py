@@ -163,7 +163,7 @@ def add_checksum(state: xxhash.xxh3_128, array: NDArray[Any]) -> None:
 
 
 def _without_gaps(array: NDArray[Any]) -> NDArray[Any]:
-    """Drop the bytes that mean nothing, since a copy may change them: between fields, after an 80-bit float."""
+    """Drop bytes that mean nothing, as a copy may change them: between fields, after an 80-bit float."""
     import numpy as np
 
     if array.dtype.names is not None:

@@ -1,9 +1,10 @@
 """The engines of this package, each held against the same suite."""
 
+from datastore_lab.engines.arrow import ArrowEngine
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.engines.zarr import ZarrEngine
-from datastore_lab.testing.conformance import EngineConformance, FileEngineConformance
+from datastore_lab.testing.conformance import AppendOnlyConformance, EngineConformance, FileEngineConformance
 
 
 class TestMemory(EngineConformance):
@@ -26,3 +27,11 @@ class TestZarr(FileEngineConformance):
     @staticmethod
     def open(path, mode):
         return ZarrEngine(path, mode)
+
+
+class TestArrow(AppendOnlyConformance):
+    name = "run.arrow"
+
+    @staticmethod
+    def open(path, mode):
+        return ArrowEngine(path, mode)

@@ -64,6 +64,7 @@ _REFUSED: dict[str, tuple[Any, type[Exception]]] = {
     "meta with an array": (Record("array", {}, {"x": [np.zeros(2)]}, {}), NotStorable),
     "meta with a number as name": (Record("array", {}, {"x": {1: 2}}, {}), NotStorable),
     "meta with a lone surrogate": (Record("array", {}, {"x": "\ud800"}, {}), NotStorable),
+    "meta with too large a number": (Record("array", {}, {"x": 1 << 20_000}, {}), NotStorable),
     "meta with a numpy scalar": (Record("array", {}, {"x": np.float32(1)}, {}), NotStorable),
 }
 
@@ -114,6 +115,7 @@ class Basics(Suite):
     def test_any_array(self, engine: Any, array: Any) -> None:
         engine.write(("k",), record(a=array))
         assert_same_array(engine.read(("k",), "a"), array)
+        assert list(engine.verify()) == []
 
     def test_a_written_array_is_a_copy(self, engine: Any) -> None:
         array = np.arange(5)
