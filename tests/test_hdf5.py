@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 
 import h5py
 import numpy as np
@@ -392,3 +393,17 @@ def test_closed_store_says_so(path):
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.stat(())
+
+
+def test_file_of_the_newest_format_opens_everywhere_after_a_crash(path):
+    with h5py.File(path, "w", libver="latest") as file:
+        file["x"] = np.arange(5)
+    child = os.fork()
+    if not child:
+        HDF5Engine(path, "r+").write(("a",), record(1))
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    with h5py.File(path) as file:
+        assert set(file) == {"x", "a"}
+    HDF5Engine(path, "r+").close()
+    assert not path.with_name("store.h5-journal").exists()

@@ -199,3 +199,28 @@ def test_full_disk_ends_in_an_error_and_not_in_a_crash(folder, limit):
     assert list(engine.verify()) == []
     engine.close()
     read_everything(path)
+
+
+def test_crash_while_a_file_is_compacted_or_replaced(folder):
+    steps = crash.operations(12, seed=3)
+    disk, engine, streams = crash.RecordingDisk(), None, {}
+    path = folder / "store.h5"
+    crash.put({}, folder)
+    promised = [{}]
+    engine = HDF5Engine(path, disk=disk)
+    for number, act in enumerate(
+        [*steps, HDF5Engine.compact, steps[0], HDF5Engine.close, "replace", steps[1]]
+    ):
+        disk.mark("begun", number + 1)
+        if act == "replace":
+            engine, streams = HDF5Engine(path, "w", disk=disk), {}
+        elif act in (HDF5Engine.compact, HDF5Engine.close):
+            act(engine)
+        else:
+            act(engine, streams)
+        disk.mark("done", number + 1)
+        promised.append(promised[-1] if act is HDF5Engine.close else crash.digest(engine))
+    engine.close()
+    assert sum(event.kind == "replace" for event in disk.events) == 3
+    for state in crash.states(disk.events, share=0.1):
+        check(state, promised, folder)
