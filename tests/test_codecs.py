@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import importlib
 import json
 import math
 import pathlib
@@ -620,3 +621,24 @@ def test_a_protocol_that_gives_something_else_is_named():
             encode(Odd(None, None))
     finally:
         del globals()["Odd"]
+
+
+@pytest.mark.parametrize("engine", ["hdf5:HDF5Engine", "zarr:ZarrEngine"])
+def test_every_sample_survives_a_file(engine, tmp_path):
+    module, _, name = engine.partition(":")
+    make = getattr(importlib.import_module(f"datastore_lab.engines.{module}"), name)
+    samples = {("v", k): o for k, o in VALUES.items()} | {("a", k): o for k, o in ARRAYS.items()}
+    samples |= {("t", k): o for k, o in TABLES.items()} | {("g", k): o for k, o in GRIDS.items()}
+    store = make(str(tmp_path / "store"), "w")
+    with store.transaction():
+        for key, obj in samples.items():
+            store.write(key, encode(obj))
+    store.close()
+    store = make(str(tmp_path / "store"), "r")
+    for key, obj in samples.items():
+        stat = store.stat(key)
+        arrays = {name: store.read(key, name) for name in stat.arrays}
+        dims = {name: info.dims for name, info in stat.arrays.items()}
+        assert_same(decode(Record(stat.kind, arrays, stat.meta, dims)), obj, str(key))
+    assert list(store.verify()) == []
+    store.close()
