@@ -24,6 +24,7 @@ WHOLE = 16 << 20
 CHUNK = 8 << 20
 """Aim for the chunks of larger arrays, in bytes."""
 
+_SMALL = 1 << 10
 _SAMPLE = 64 << 10
 _GAIN = 0.9
 
@@ -64,6 +65,8 @@ def choose_packing(stored: NDArray[Any]) -> str:
     """
     if stored.dtype.kind == "T":
         return "zstd"
+    if stored.nbytes < _SMALL:
+        return "crc32c"
     raw = np.ascontiguousarray(stored).reshape(-1).view(np.uint8) if stored.nbytes else np.empty(0, np.uint8)
     last = max(len(raw) - _SAMPLE, 0)
     starts = sorted({0, last // 2, last})

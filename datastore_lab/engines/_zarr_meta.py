@@ -303,6 +303,6 @@ def _key_encoding(encoding: Mapping[str, Any]) -> tuple[str, str]:
 def to_json(doc: Mapping[str, Any]) -> bytes:
     """Write metadata as JSON; its floats must be tagged."""
     try:
-        return json.dumps(doc, ensure_ascii=False, allow_nan=False, indent=1).encode()
+        return json.dumps(doc, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:  # an int of more digits than Python turns into text
         raise NotStorable(f"the attributes can't be written as JSON: {error}") from error

@@ -63,7 +63,7 @@ class Trace:
             rest = range(number, len(self.changes))
             following = next((at for at in rest if self.changes[at].operation == "sync"), len(self.changes))
         least = bisect.bisect_right(self.acknowledged, following)
-        return least, bisect.bisect_right(self.acknowledged, number) + 1
+        return least, max(least, bisect.bisect_right(self.acknowledged, number) + 1)
 
 
 @contextmanager
