@@ -95,11 +95,12 @@ def _write_frame(writer: ColumnWriter, frame: pd.DataFrame) -> Described:
 def _write_labels(writer: ColumnWriter, labels: pd.Index) -> Described:
     """Describe the labels of the columns: ordinary ones inline, so that people can read them."""
     if type(labels) is pd.Index and len(labels) and all(type(label) is str for label in labels):
-        values = writer.apart().values("the column labels", labels, "labels", ())
+        values = writer.apart().values("the column labels", labels, "labels", ("labels",))
         index = {"type": "inline", "text": list(labels), "values": {**values, "array": None}}
         name = write_label(writer, "the name of the columns", labels.name)
         return index if name is None else {**index, "names": [name]}
-    return write_index(writer, "the column labels", labels, writer.packer.reserve("columns", 1), ())
+    name = writer.packer.reserve("columns")
+    return write_index(writer, "the column labels", labels, name, (name,))
 
 
 def _write_series(writer: ColumnWriter, series: pd.Series) -> Described:
@@ -130,8 +131,9 @@ def _write_scalar(writer: ColumnWriter, obj: Any) -> Described:
         ends = {end: writer.other(f"the {end} end", getattr(obj, end), end) for end in ("left", "right")}
         return {"type": "Interval", "closed": obj.closed, **ends}
     if type(obj) in {pd.Timestamp, pd.Timedelta, pd.Period}:
-        name = writer.packer.reserve("data", 1)
-        return {"type": "scalar", "values": writer.values("the value", pd.Series([obj]), name, ())}
+        name = writer.packer.reserve("data")
+        values = writer.values("the value", pd.Series([obj]), name, (writer.packer.reserve("data_0"),))
+        return {"type": "scalar", "values": values}
     cls = type(obj)
     raise NotStorable(
         f"objects of {cls.__module__}.{cls.__qualname__} can't be stored as they are; convert to a "

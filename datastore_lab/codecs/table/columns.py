@@ -56,7 +56,7 @@ class ColumnWriter:
         name : str
             Reserved with the packer.
         dims : tuple of str
-            One reserved dimension, or none for the default one.
+            One reserved dimension.
 
         Raises
         ------
@@ -115,8 +115,8 @@ class ColumnWriter:
     def _category(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
         values = data.array
         self.packer.put(name, np.array(values.codes), dims)
-        place = self.packer.reserve(f"{name}.categories", 1)
-        categories = self.values(f"the categories of {what}", values.categories, place, ())
+        place = self.packer.reserve(f"{name}.categories")
+        categories = self.values(f"the categories of {what}", values.categories, place, (place,))
         return {"array": name, "type": "category", "ordered": bool(values.ordered), "categories": categories}
 
     def _datetime(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
@@ -130,7 +130,7 @@ class ColumnWriter:
     def _interval(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
         ends = {}
         for end in ("left", "right"):
-            place = self.packer.reserve(f"{name}.{end}", 0 if dims else 1)
+            place = self.packer.reserve(f"{name}.{end}")
             ends[end] = self.values(what, pd.Index(getattr(data.array, end)), place, dims)
         return {"type": "interval", "closed": data.dtype.closed, **ends}
 

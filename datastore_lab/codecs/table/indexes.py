@@ -47,10 +47,10 @@ def _write_multi(
     levels = []
     for number, (level, codes) in enumerate(zip(index.levels, index.codes, strict=True)):
         place = place_of(index.names[number], f"{name}.{number}")
-        at = writer.packer.reserve(f"{place}.levels", 1)
+        at = writer.packer.reserve(f"{place}.levels")
         levels.append(
             {
-                **_write(writer, what, level, at, ()),
+                **_write(writer, what, level, at, (at,)),
                 "codes": writer.packer.add(f"{place}.codes", codes.copy(), dims),
             }
         )
