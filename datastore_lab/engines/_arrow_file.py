@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 MAGIC = b"ARROW1"
 KIND, KEY, META, CHECKSUMS = b"lab_kind", b"lab_key", b"lab_meta", b"lab_xxh3"
 REFUSED = "lab_refused"
+_LONGEST_SCHEMA = 65_536
+"""Bytes up to which a file without a readable schema counts as one whose writing had just begun."""
+
+
+class Unfinished(Corrupt):
+    """The writer was killed before it had written the schema: there is no row to lose."""
 
 
 class ArrowFile:
@@ -66,6 +72,8 @@ class ArrowFile:
             head = file.read(8)
             file.seek(max(0, size - 6))
             tail = file.read(6)
+        if MAGIC.startswith(head[:6]) and size < 16:
+            raise Unfinished(f"{self.path!r} ends before its schema: its writer was stopped", key=self.path)
         if not head.startswith(MAGIC):
             raise Foreign(f"{self.path!r} is no Arrow file (in IPC file format, or feather)", key=self.path)
         try:
@@ -75,6 +83,8 @@ class ArrowFile:
                 self._read_finished(buffer)
             else:
                 self._read_growing(buffer)
+        except Corrupt:
+            raise
         except (pa.ArrowException, OSError, EOFError) as error:
             raise Corrupt(f"{self.path!r} is a damaged Arrow file: {error}", key=self.path) from error
         self._size = size
@@ -93,7 +103,12 @@ class ArrowFile:
         source = pa.BufferReader(buffer)
         if not self._offset:
             source.seek(8)
-            self.schema = pa.ipc.read_schema(source)
+            try:
+                self.schema = pa.ipc.read_schema(source)
+            except (pa.ArrowException, OSError, EOFError) as error:
+                if buffer.size < _LONGEST_SCHEMA:
+                    raise Unfinished(f"{self.path!r} has no whole schema: {error}", key=self.path) from error
+                raise
             self._offset = source.tell()
         while True:
             source.seek(self._offset)

@@ -20,11 +20,13 @@ import xxhash
 
 from datastore_lab import media
 from datastore_lab.engines._arrow_append import ArrowAppender
-from datastore_lab.engines._arrow_file import ArrowFile
+from datastore_lab.engines._arrow_file import ArrowFile, Unfinished
 from datastore_lab.errors import (
     AlreadyExists,
     BadKey,
+    Corrupt,
     EngineError,
+    Foreign,
     LabError,
     NotFound,
     NotStorable,
@@ -95,12 +97,12 @@ class ArrowEngine:
             pattern = f"{self._path.stem}.*{self._path.suffix}"
             raise NotFound(f"there is no {str(self._path)!r}, nor any {pattern!r} beside it", key=self.url)
         if mode == "x" and found:
-            raise AlreadyExists(f"{found[min(found)].path!r} exists already", key=self.url)
+            raise AlreadyExists(f"{self.url!r} exists already, with {sorted(found)}", key=self.url)
         if self._writable and not os.access(self._path.parent, os.W_OK):
             raise ReadOnly(f"the folder of {str(self._path)!r} can't be written", key=self.url)
         if mode == "w":
-            for file in found.values():
-                os.unlink(file.path)  # noqa: PTH108
+            for path in self._candidates():
+                path.unlink()
             self._files.clear()
 
     @property
@@ -120,7 +122,7 @@ class ArrowEngine:
 
     def stat(self, key: Key) -> Stat:
         with self._lock:
-            file = self._find().get(check(key))
+            file = self._file(key)
             if file is not None:
                 return file.stat()
         self._below(key)
@@ -128,7 +130,7 @@ class ArrowEngine:
 
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
         with self._lock:
-            file = self._find().get(check(key))
+            file = self._file(key)
             if file is None:
                 self._below(key)
                 raise NotFound(f"{show(key)!r} has no array {name!r}: it holds no record", key=key)
@@ -152,12 +154,16 @@ class ArrowEngine:
 
     def revision(self) -> int:
         with self._lock:
-            return sum(file.size for file in self._find().values())  # files only ever grow
+            found = self._find().values()
+            return sum(file.size for file in found if isinstance(file, ArrowFile))  # files only ever grow
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         for found in self._below(key):
             with self._lock:
                 file = self._find()[found]
+            if isinstance(file, Corrupt):
+                yield Problem(found, None, file.message)
+                continue
             expected = file.checksums()
             for name in file.stat().arrays:
                 problem = _verify(file, name, expected.get(name))
@@ -193,7 +199,9 @@ class ArrowEngine:
         names = {*spec.arrays, *(dim for info in spec.arrays.values() for dim in info.dims)}
         for other, file in self._find().items():
             if other == key:
-                raise AlreadyExists(f"there is a record at {show(key)!r} already: {file.path}", key=key)
+                raise AlreadyExists(f"there is a record at {show(key)!r} already in {self.url}", key=key)
+            if isinstance(file, Corrupt):
+                continue
             if key[: len(other)] == other and key[len(other)] in file.stat().arrays:
                 raise AlreadyExists(f"{show(other)!r} has an array named {key[len(other)]!r}", key=key)
             if other[: len(key)] == key and other[len(key)] in names:
@@ -206,13 +214,31 @@ class ArrowEngine:
             raise NotFound(f"there is nothing at {show(prefix)!r} in {self.url}", key=prefix)
         return found
 
-    def _find(self) -> dict[Key, ArrowFile]:
-        """Find the files of the store, each looked at again if it has grown."""
+    def _file(self, key: Key) -> ArrowFile | None:
+        file = self._find().get(check(key))
+        if isinstance(file, Corrupt):
+            raise file
+        return file
+
+    def _find(self) -> dict[Key, ArrowFile | Corrupt]:
+        """Find the files of the store, each looked at again if it has grown.
+
+        One that is damaged stands under the key that its name says, and hides none of the others. One whose
+        writer was killed before the schema was written holds nothing, and is no stream yet.
+        """
         if self._closed:
             raise EngineError(f"{self.url} is closed", key=self.url)
-        found: dict[Key, ArrowFile] = {}
+        found: dict[Key, ArrowFile | Corrupt] = {}
         for path in self._candidates():
-            file = self._look(path)
+            key = _split(path.name[len(self._path.stem) + 1 : -len(path.suffix)])
+            try:
+                file = self._look(path)
+            except (Foreign, Corrupt) as error:
+                if path == self._path:
+                    raise
+                if isinstance(error, Corrupt) and not isinstance(error, Unfinished):
+                    found[key] = error
+                continue
             if path == self._path or path.name == f"{self._path.stem}.{_joined(file.key)}{path.suffix}":
                 found[file.key] = file
         return found
@@ -249,6 +275,11 @@ class ArrowEngine:
 def _joined(key: Key) -> str:
     """Give the part of a file's name that says its key; a dot within a part is escaped."""
     return ".".join(media.escape_file(part).replace(".", "%2E") for part in key)
+
+
+def _split(name: str) -> Key:
+    """Undo `_joined`, for files that can't say their key themselves."""
+    return tuple(media.unescape_file(part) or part for part in name.split("."))
 
 
 def _verify(file: ArrowFile, name: str, expected: str | None) -> str | None:
