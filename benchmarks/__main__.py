@@ -36,9 +36,8 @@ def main() -> None:
             for bench in GROUPS[name](quick=arguments.quick):
                 bench.run(Path(folder), rounds)
                 print("\n".join(bench.rows()), flush=True)
-    print(
-        f'\nload {os.getloadavg()[0]:.1f} after; "ours is" is the median over the rounds of their time / our time.'
-    )
+    after = f"load {os.getloadavg()[0]:.1f} after"
+    print(f"\n{after}; 'ours is' is the median over the rounds of their time / our time.")
 
 
 if __name__ == "__main__":
