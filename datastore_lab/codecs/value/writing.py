@@ -100,7 +100,7 @@ class Written:
     def _own(self, value: Any) -> Any:
         """Write what this codec is for; `_NOT_OWN` for anything else."""
         cls = type(value)
-        if value is None or cls is bool or cls is float or (cls is int and is_short(value)):
+        if _is_plain(value):
             return value
         if cls is str:
             return check_text(value, self._show)
@@ -152,7 +152,10 @@ class Written:
         return {"$record": self._packer.embed(record, self._name())}
 
     def _items(self, values: Iterable[Any]) -> list[Any]:
-        return [self._part(f"[{index}]", value) for index, value in enumerate(values)]
+        return [
+            value if _is_plain(value) else self._part(f"[{index}]", value)
+            for index, value in enumerate(values)
+        ]
 
     def _list(self, value: list[Any]) -> Any:
         return self._packed(value) or self._items(value)
@@ -284,6 +287,17 @@ def _by_family(cls: type, *, outermost: bool) -> Callable[[Written, Any], Any] |
     if dataclasses.is_dataclass(cls) and not issubclass(cls, tuple(_CONTAINERS)[:5]):
         return Written._dataclass
     return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether JSON holds a value as it is, so that its path need not be known."""
+    cls = type(value)
+    return (
+        value is None
+        or cls in {float, bool}
+        or (cls is str and value.isascii())
+        or (cls is int and is_short(value))
+    )
 
 
 def _regular(value: Any) -> tuple[NDArray[Any], list[str], str] | None:
