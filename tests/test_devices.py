@@ -83,8 +83,8 @@ def test_a_late_reader_of_the_host_monitor_loses_nothing():
 
 def test_daq_samples_are_exact_and_do_not_drift():
     daq = SimulatedDAQ(channels=4, rate=10_000, seed=3)
-    daq.start()
     began = time.monotonic()
+    daq.start()
     blocks = read_until(daq, 5_000)
     passed = time.monotonic() - began
     daq.stop()
@@ -100,7 +100,7 @@ def test_daq_samples_are_exact_and_do_not_drift():
     assert np.array_equal(again._volts(0, count), volts)
 
 
-def test_daq_that_nobody_reads_loses_the_oldest_and_says_so(monkeypatch):
+def test_daq_that_nobody_reads_loses_the_oldest_and_says_so():
     daq = SimulatedDAQ(channels=1, rate=1000)
     daq.start()
     daq._pace._monotonic -= 12.0  # as if twelve seconds had passed

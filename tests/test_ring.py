@@ -268,7 +268,7 @@ def test_threads_never_see_torn_samples(switching):
         threads.start(consume, index)
     threads.start(look)
     first = 0
-    for size in np.random.default_rng(1).integers(1, 90, 400).tolist():
+    for size in np.random.default_rng(1).integers(1, 90, 200).tolist():
         ring.push(block(first, size))
         first += size
     threads.join()

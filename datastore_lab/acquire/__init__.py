@@ -13,7 +13,7 @@ _HOMES = {
     "HostMonitor": "datastore_lab.acquire.host",
     "SimulatedCamera": "datastore_lab.acquire.simulated",
     "SimulatedDAQ": "datastore_lab.acquire.simulated",
-    "acquire": "datastore_lab.acquire.run",
+    "acquire": "datastore_lab.acquire.recording",
     "Run": "datastore_lab.acquire.run",
     "HDF5Writer": "datastore_lab.acquire.writers",
     "ZarrWriter": "datastore_lab.acquire.writers",
