@@ -185,7 +185,8 @@ class Written:
         """Write a mapping as JSON where its keys are plain text, as a list of pairs otherwise."""
         if all(type(key) is str and not key.startswith("$") for key in value):
             return {
-                check_text(key, self._show): self._part(f"[{key!r}]", item) for key, item in value.items()
+                check_text(key, self._show): item if _is_plain(item) else self._part(f"[{key!r}]", item)
+                for key, item in value.items()
             }
         return {"$dict": self._pairs(value)}
 
