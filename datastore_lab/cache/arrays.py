@@ -40,6 +40,11 @@ def encoder(obj: Any) -> Callable[..., bytes] | None:
 _PLAIN = {np.ndarray, np.memmap, np.recarray, np.matrix}
 
 
+def is_number(obj: Any) -> bool:
+    """Tell whether an object is a numpy scalar that can't be changed in place."""
+    return isinstance(obj, np.generic) and not isinstance(obj, (np.void, np.object_))
+
+
 def encode_array(array: NDArray[Any], path: str, encode: Callable[[Any, str], bytes]) -> bytes:
     """Encode an array by type, shape and values in C order; strides do not matter."""
     cls = b"" if type(array) in {np.ndarray, np.memmap} else type(array).__name__.encode()

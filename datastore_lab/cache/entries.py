@@ -175,10 +175,8 @@ def why(store: Store, owner: str, key: str, parts: Mapping[str, str]) -> str:
     known: list[list[str]] = [compare(attrs.get("parts", {}), parts) for _, attrs in listed(store, owner)]
     if not known:
         return f"nothing of {owner} is in the cache yet"
-    return (
-        "; ".join(min(known, key=lambda found: len(found)))
-        or "the entry was written by another version of the cache"
-    )
+    _, nearest = min((len(found), found) for found in known)
+    return "; ".join(nearest) or "the entry was written by another version of the cache"
 
 
 def warn(message: str, depth: int = 3) -> None:

@@ -354,4 +354,4 @@ def immutable(obj: Any) -> bool:
     """
     if type(obj) in {tuple, frozenset}:
         return all(map(immutable, obj))
-    return type(obj) in _ATOMS and type(obj) is not bytearray
+    return (type(obj) in _ATOMS and type(obj) is not bytearray) or arrays.is_number(obj)

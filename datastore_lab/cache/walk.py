@@ -30,6 +30,8 @@ _CLASS_NOISE = {
     "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_",
 }  # fmt: skip
 
+CELL = "this cell"
+
 _FIXED = (property, staticmethod, classmethod)
 
 _BOUND = (types.MethodType, types.MethodWrapperType)
@@ -42,6 +44,8 @@ class Walk:
     ----------
     ignore : iterable of str
         Names of globals and closure variables that results do not depend on.
+    docs : bool, default False
+        Count docstrings even if no code that is reached reads them.
 
     Attributes
     ----------
@@ -51,7 +55,7 @@ class Walk:
     guards : Guards
     """
 
-    def __init__(self, ignore: Iterable[str] = ()) -> None:
+    def __init__(self, ignore: Iterable[str] = (), *, docs: bool = False) -> None:
         self.parts: dict[str, str] = {}
         self.guards = Guards(surface)
         self.hasher = Hasher(self.reference)
@@ -60,7 +64,7 @@ class Walk:
         self._kept: list[Any] = []
         self._waiting: list[tuple[Any, str]] = []
         self._docs: dict[str, str] = {}
-        self._reads_docs = False
+        self._reads_docs = docs
         self.references = 0
         self._root: Any = None
         self._root_is_called = False
@@ -87,13 +91,13 @@ class Walk:
 
     def reads(self, read: Mapping[str, names.Chains], space: Mapping[str, Any]) -> None:
         """Collect what a piece of top-level code reads by name."""
-        uses = [self._use("this cell", name, chains, space) for name, chains in sorted(read.items())]
-        self.parts["names"] = hexdigest(join(b"u", uses))
+        uses = [self._use(CELL, name, chains, space) for name, chains in sorted(read.items())]
+        self.parts["names in this cell"] = hexdigest(join(b"u", uses))
 
     def importing(self, found: Iterable[names.Import], package: str | None) -> None:
         """Collect what a piece of top-level code imports."""
         used = [self._imported(item, package) for item in found]
-        self.parts["imports"] = hexdigest(join(b"i", used))
+        self.parts["imports of this cell"] = hexdigest(join(b"i", used))
 
     def finish(self) -> dict[str, str]:
         """Follow everything reached so far to its end, and give the parts."""
@@ -224,9 +228,8 @@ class Walk:
             self.guards.bindings.append((space, name, MISSING))
             known = "builtin" if hasattr(builtins, name) else "missing"
             return f"{name} {known}".encode()
-        module = space.get("__name__", owner) if owner != "this cell" else "variable"
-        path = f"{owner}.{name}" if isinstance(space, types.MappingProxyType) else f"{module}.{name}"
-        path = name if module == "variable" else path
+        home = owner if isinstance(space, types.MappingProxyType) else space.get("__name__", owner)
+        path = name if owner == CELL else f"{home}.{name}"
         if _settled(obj):
             self.guards.bindings.append((space, name, obj))
         return join(

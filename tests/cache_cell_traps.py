@@ -1,0 +1,137 @@
+# ruff: noqa: E501 (cells on one line)
+"""Situations in which caches of notebook cells go wrong, as sequences of sessions.
+
+A session is the cells that come first, the cell that is cached, an expression over the namespace
+afterwards, its value, and whether the cell must run or be restored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MISS, HIT, REFUSED = "miss", "hit", "refused"
+
+
+class Session(NamedTuple):
+    before: str
+    cell: str
+    after: str
+    value: object
+    expected: str
+    options: str = ""
+
+
+def edited(
+    before: str, cell: str, old: str, new: str, after: str, values: tuple[object, object]
+) -> list[Session]:
+    """An edit that matters, in the cells before or in the cell itself, and back again."""
+    assert old in before + cell
+    first = Session(before, cell, after, values[0], MISS)
+    second = Session(before.replace(old, new), cell.replace(old, new), after, values[1], MISS)
+    return [first, second, first._replace(expected=HIT), second._replace(expected=HIT)]
+
+
+def same(first: tuple[str, str], second: tuple[str, str], after: str, value: object) -> list[Session]:
+    """An edit that does not matter."""
+    return [Session(*first, after, value, MISS), Session(*second, after, value, HIT)]
+
+
+G = "def g(x):\n    return x + 1\n"
+
+SESSIONS: dict[str, list[Session]] = {
+    "cell edited": edited("", "y = 1 + 1", "+ 1", "+ 2", "y", (2, 3)),
+    "comment edited": same(("", "y = 2  # a"), ("", "# b\ny = (2)\n\n"), "y", 2),
+    "variable changed upstream": edited("x = 1", "y = x + 1", "x = 1", "x = 2", "y", (2, 3)),
+    "variable of another type": edited("x = 1", "y = repr(x)", "x = 1", "x = True", "y", ("1", "True")),
+    "variable that is not read": same(("x = 1", "y = 5"), ("x = 2", "y = 5"), "y", 5),
+    "array changed upstream": edited("a = np.zeros(9)\na[4] = 1", "y = a.sum() + 0", "a[4] = 1", "a[4] = 2", "float(y)", (1.0, 2.0)),
+    "array transposed upstream": edited("a = np.arange(6.).reshape(2, 3)", "y = a.ravel().tolist()", "(2, 3)", "(3, 2)", "len(y)", (6, 6))[:2],
+    "helper edited": edited(G, "y = g(1)", "+ 1", "+ 2", "y", (2, 3)),
+    "helper of a helper edited": edited(G + "def f(x):\n    return g(x)", "y = f(1)", "+ 1", "+ 2", "y", (2, 3)),
+    "helper reads a variable": edited("k = 1\ndef g():\n    return k", "y = g()", "k = 1", "k = 2", "y", (1, 2)),
+    "class edited": edited("class A:\n    k = 1", "y = A().k", "k = 1", "k = 2", "y", (1, 2)),
+    "method of an object's class edited": edited("class A:\n    def g(self):\n        return 1\na = A()", "y = a.g()", "return 1", "return 2", "y", (1, 2)),
+    "read and assigned": [
+        Session("x = 1", "x = x + 1", "x", 2, MISS),
+        Session("x = 2", "x = x + 1", "x", 3, MISS),
+        Session("x = 1", "x = x + 1", "x", 2, HIT),
+        Session("x = 5", "x += 1", "x", 6, MISS),
+    ],
+    "assigned, then read, and there before": [
+        Session("x = 1", "y = x\nz = y + 1", "(y, z)", (1, 2), MISS),
+        Session("x = 1\ny = 99\nz = 98", "y = x\nz = y + 1", "(y, z)", (1, 2), HIT),
+    ],
+    "item assigned": [
+        Session("d = {'a': 1}", "d['k'] = 5", "d", {"a": 1, "k": 5}, MISS),
+        Session("d = {'a': 1}", "d['k'] = 5", "d", {"a": 1, "k": 5}, HIT),
+        Session("d = {'a': 2}", "d['k'] = 5", "d", {"a": 2, "k": 5}, MISS),
+    ],
+    "column assigned": [
+        Session("df = pd.DataFrame({'x': [1, 2]})", "df['a'] = df.x * 2", "df.a.tolist()", [2, 4], step) for step in (MISS, HIT)
+    ],
+    "appended": [Session("x = [1]", "x.append(2)", "x", [1, 2], step) for step in (MISS, HIT)],
+    "filled by a function": [
+        Session("a = np.zeros(3)\ndef fill(b):\n    b[:] = 7", "fill(a)", "a.tolist()", [7.0, 7.0, 7.0], step) for step in (MISS, HIT)
+    ],
+    "global filled by a function": [
+        Session("log = []\ndef note(v):\n    log.append(v)", "note(3)", "log", [3], step) for step in (MISS, HIT)
+    ],
+    "given variables and one changed in place": [
+        Session("d = {}", "y = 1\nz = 2\nd['k'] = 3", "(y, d)", (1, {"k": 3}), step, "y") for step in (MISS, HIT)
+    ],
+    "hidden state changed": [
+        Session("class A:\n    n = 0", "A.n += 1\ny = A.n", "y", 1, REFUSED),
+        Session("class A:\n    n = 0", "A.n += 1\ny = A.n", "y", 1, REFUSED),
+    ],
+    "function defined in the cell": [
+        Session("k = 2", "def f(x):\n    return k * x\ny = f(3)", "(y, f(5))", (6, 10), MISS),
+        Session("k = 2", "def f(x):\n    return k * x\ny = f(3)", "(y, f(5))", (6, 10), HIT),
+        Session("k = 3", "def f(x):\n    return k * x\ny = f(3)", "(y, f(5))", (9, 15), MISS),
+    ],
+    "functions defined in any order": [
+        Session("", "def f(x):\n    return g(x)\ndef g(x):\n    return x + 1\ny = f(1)", "y", 2, MISS),
+        Session("def g(x):\n    return 50", "def f(x):\n    return g(x)\ndef g(x):\n    return x + 1\ny = f(1)", "y", 2, HIT),
+    ],
+    "function called before it is defined": edited("def g():\n    return 1", "y = g()\ndef g():\n    return 5", "return 1", "return 2", "y", (1, 2)),
+    "import in the cell": [Session("", "import math\nfrom os import path as p\ny = math.floor(2.5)", "(y, math.ceil(1.5), p.sep)", (2, 2, "/"), step) for step in (MISS, HIT)],
+    "loop variable": [Session("", "t = 0\nfor i in range(4):\n    t += i", "(t, i)", (6, 3), step) for step in (MISS, HIT)],
+    "read after a loop": [
+        Session("v = [1, 2]", "for q in v:\n    last = q\ny = last", "y", 2, MISS),
+        Session("v = [1, 2]\nlast = 70", "for q in v:\n    last = q\ny = last", "y", 2, HIT),
+    ],
+    "loop that never ran": [
+        Session("v = []\nlast = 'old'", "for q in v:\n    last = q\ny = last", "y", "old", REFUSED),
+        Session("v = []\nlast = 'new'", "for q in v:\n    last = q\ny = last", "y", "new", REFUSED),
+    ],
+    "branch not taken": edited("n = 1\nfast = False", "if fast:\n    n = 10\ny = n", "n = 1\n", "n = 2\n", "y", (1, 2)),
+    "both branches": [
+        Session("fast = False", "if fast:\n    n = 10\nelse:\n    n = 20\ny = n", "y", 20, MISS),
+        Session("fast = False\nn = 7", "if fast:\n    n = 10\nelse:\n    n = 20\ny = n", "y", 20, HIT),
+    ],
+    "comprehension": edited("k = 1\nx = 9", "y = [x * k for x in range(3)]", "k = 1", "k = 2", "y", ([0, 1, 2], [0, 2, 4])),
+    "name of a comprehension": same(("x = 1", "y = [x for x in 'ab']"), ("x = 2", "y = [x for x in 'ab']"), "y", ["a", "b"]),
+    "lambda": edited("k = 1", "y = sorted([3, 1], key=lambda v: v * k)", "k = 1", "k = -1", "y", ([1, 3], [3, 1])),
+    "class in the cell": edited("k = 1", "class A:\n    j = k\n    def g(self):\n        return k\ny = A().g() + A.j", "k = 1", "k = 2", "y", (2, 4)),
+    "deleted": [Session("", "t = 1\ny = t + 1\ndel t", "(y, 't' in globals())", (2, False), step) for step in (MISS, HIT)],
+    "unpacked": [Session("p = (1, [2, 3])", "a, (b, *c) = p", "(a, b, c)", (1, 2, [3]), step) for step in (MISS, HIT)],
+    "walrus": [Session("", "y = [(n := 4), n]", "(y, n)", ([4, 4], 4), step) for step in (MISS, HIT)],
+    "handle of a file": [Session("", "with open('/dev/null') as f:\n    y = f.read()", "y", "", step) for step in (MISS, HIT)],
+    "shell command": edited("word = 'one'", "y = !echo {word}\ny = list(y)", "'one'", "'two'", "y", (["one"], ["two"])),
+    "magic that runs Python": edited("x = 1", "%time y = x + 1", "x = 1", "x = 2", "y", (2, 3)),
+    "awaited": edited("import asyncio\nx = 1", "await asyncio.sleep(0)\ny = x", "x = 1", "x = 2", "y", (1, 2)),
+    "result that can't be stored": [Session("", "import threading\ny = threading.Lock()", "y.locked()", False, REFUSED)],
+    "input without content": [Session("import threading\nf = open('/dev/null')", "y = f.read()", "(y, f.close())", ("", None), REFUSED)],
+    "input left out": [Session("f = open('/dev/null')", "y = f.read()", "(y, f.close())", ("", None), step, "-x f") for step in (MISS, HIT)],
+    "named cells": [
+        Session("", "y = 1", "y", 1, MISS, "-n a"),
+        Session("", "y = 1", "y", 1, MISS, "-n b"),
+        Session("", "y = 1", "y", 1, HIT, "-n a"),
+    ],
+    "forced": [Session("", "y = 1", "y", 1, MISS), Session("", "y = 1", "y", 1, MISS, "--force"), Session("", "y = 1", "y", 1, HIT)],
+    "read only": [Session("", "y = 1", "y", 1, MISS, "-r"), Session("", "y = 1", "y", 1, MISS), Session("", "y = 1", "y", 1, HIT, "-r")],
+    "kinds of values": [
+        Session("", "a = np.arange(3)\nb = (1, 'x', None)\nc = {'k': [1.5]}\nd = pd.Series([1, 2])\ne = {1, 2}",
+                "(a.tolist(), b, c, d.tolist(), e)", ([0, 1, 2], (1, "x", None), {"k": [1.5]}, [1, 2], {1, 2}), step)
+        for step in (MISS, HIT)
+    ],
+}  # fmt: skip
