@@ -396,3 +396,47 @@ def test_names_of_the_streams_own_columns_are_taken():
     spec = Stat("stream", {"time": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {"rate": 1.0})
     with pytest.raises(ValueError, match="'time'"):
         RingBuffer(spec, samples=1)
+
+
+@pytest.mark.parametrize("laps", [1, 2])
+@pytest.mark.parametrize("size", [3, 16, 20])
+def test_samples_overwritten_under_a_readers_copy_are_lost_and_not_shown(monkeypatch, laps, size):
+    """The producer pushes just before and just after the bytes are copied, once or twice."""
+    ring = RingBuffer(SPEC, samples=16)
+    cursor = ring.cursor()
+    ring.push(block(0, 16))
+    plain, left = ring._copy, [laps]
+
+    def copy(start, stop):
+        if left[0] and not ring._lock.locked():
+            left[0] -= 1
+            ring.push(block(ring.pushed, size - size // 2))
+            columns = plain(start, stop)
+            ring.push(block(ring.pushed, size // 2))
+            return columns
+        return plain(start, stop)
+
+    monkeypatch.setattr(ring, "_copy", copy)
+    seen = []
+    while (got := cursor.read()) is not None:
+        seen += check(got)
+        law(cursor)
+    assert sorted(seen + expand(cursor.gaps)) == list(range(ring.pushed))
+    left[0] = laps
+    newest = check(ring.latest(16))
+    assert newest == list(range(newest[0], newest[0] + 16))
+
+
+def test_a_cursor_that_left_keeps_its_accounts():
+    ring = RingBuffer(SPEC, samples=4)
+    with ring.cursor() as cursor:
+        ring.push(block(0, 6))
+    assert cursor.closed
+    ring.push(block(6, 6))
+    cursor.close()
+    assert cursor.counts == (6, 0, 2, 4)
+    assert cursor.read() is None
+    assert "2 lost" in repr(cursor)
+    assert "0 cursors" in repr(ring)
+    with pytest.raises(ValueError, match="at least 1"):
+        cursor.read(0)
