@@ -6,7 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from datastore_lab import HostMonitor, SimulatedCamera, acquire, cli, open_store
 
@@ -43,6 +45,24 @@ def test_the_layout_is_read_by_other_programs(tmp_path, monkeypatch):
     acquire(SimulatedCamera(shape=(12, 16)), to="run.arrow", duration=0.5).wait()
     for block in blocks("docs/layout.md"):
         exec(compile(block, "docs/layout.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_readme_runs_as_a_notebook(tmp_path):
+    sources = blocks("README.md")
+    cells = [nbformat.v4.new_code_cell(source, id=f"block-{i}") for i, source in enumerate(sources)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=100, kernel_name="python3", resources=resources).execute()
+    (recorded,) = (tmp_path / "data").glob("*.h5")
+    with open_store(recorded, "r") as store:
+        assert "lamp on" in list(store.lazy("marks")["text"].values)
+    with open_store(tmp_path / "lab.h5", "r") as store:
+        assert store["scan/settings"] == {"gain": 2.5, "filters": ["red", "none"]}
+
+
+def test_the_examples_are_short():
+    assert max(len(block.splitlines()) for block in blocks("README.md")) <= 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
