@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import pytest
 
-from datastore_lab.engines import _hdf5_layout as layout
-from datastore_lab.engines import _hdf5_links as links
+from datastore_lab.engines.hdf5 import layout
+from datastore_lab.engines.hdf5 import links
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.errors import EngineError, Locked
 from datastore_lab.records import Record

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datastore_lab import media
-from datastore_lab.engines._disk import Disk
+from datastore_lab.engines.hdf5.disk import Disk
 from datastore_lab.records import ArrayInfo, Record, Stat
 
 

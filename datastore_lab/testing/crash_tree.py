@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from datastore_lab.engines import _zarr_files as files
+from datastore_lab.engines.zarr import files
 from datastore_lab.errors import NotFound
 from datastore_lab.records import ArrayInfo, Record, Stat
 

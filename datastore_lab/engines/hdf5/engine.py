@@ -1,7 +1,7 @@
 """Records in one HDF5 file that is never left half-written.
 
 The file is an ordinary HDF5 file of the oldest format, which h5py, MATLAB, h5web, netCDF tools and xarray
-read. All changes go through a rollback journal beside it (see `datastore_lab.engines.journal`): after a
+read. All changes go through a rollback journal beside it (see `datastore_lab.engines.hdf5.journal`): after a
 crash at any moment the next open finds the last commit.
 """
 
@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from h5py import h5g, h5o
 
 from datastore_lab import media
-from datastore_lab.engines import _hdf5_attrs as attrs
-from datastore_lab.engines import _hdf5_copy as copying
-from datastore_lab.engines import _hdf5_layout as layout
-from datastore_lab.engines import _hdf5_links as links
-from datastore_lab.engines._disk import Disk
-from datastore_lab.engines._hdf5_append import HDF5Appender, begin
-from datastore_lab.engines._hdf5_files import Writer, real_path
-from datastore_lab.engines._hdf5_reader import Reader
-from datastore_lab.engines._hdf5_types import carry
+from datastore_lab.engines.hdf5 import attrs, layout, links
+from datastore_lab.engines.hdf5 import copy as copying
+from datastore_lab.engines.hdf5.append import HDF5Appender, begin
+from datastore_lab.engines.hdf5.disk import Disk
+from datastore_lab.engines.hdf5.files import Writer, real_path
+from datastore_lab.engines.hdf5.reader import Reader
+from datastore_lab.engines.hdf5.types import carry
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import Problem, Record, Selection, Stat, Traits, check_record

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines import _zarr_chunks as chunking
-from datastore_lab.engines._zarr_meta import CHECKSUM, METADATA, ArrayDoc, changed
-from datastore_lab.engines._zarr_types import to_stored
+from datastore_lab.engines.zarr import chunks as chunking
+from datastore_lab.engines.zarr.meta import CHECKSUM, METADATA, ArrayDoc, changed
+from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import EngineError
 from datastore_lab.keys import Key, show
 from datastore_lab.records import Stat, check_rows
@@ -18,7 +18,7 @@ from datastore_lab.records import Stat, check_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines.zarr import ZarrEngine
+    from datastore_lab.engines.zarr.engine import ZarrEngine
 
 
 class _Column:

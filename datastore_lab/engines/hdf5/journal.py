@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 import xxhash
 
-from datastore_lab.engines import _gate
-from datastore_lab.engines._disk import Disk, bytes_at
+from datastore_lab.engines.hdf5 import gate
+from datastore_lab.engines.hdf5.disk import Disk, bytes_at
 from datastore_lab.errors import EngineError, Locked
 from datastore_lab.locks import describe_holder, holder_note, lock_handle
 
@@ -176,14 +176,14 @@ class Journal:
             Offset and old bytes.
         """
         if not self.hot:
-            _gate.shut(self._handle)
+            gate.shut(self._handle)
         try:
             self._append(pages)
             self.size, self.hot = size, True
             self._put(Header(True, self.sequence, size, self._end - _ENTRIES_AT))
         finally:
             if not self.hot:
-                _gate.open_again(self._handle)
+                gate.open_again(self._handle)
         if not self._named:
             self._disk.sync_folder(self.path)
             self._named = True
@@ -193,7 +193,7 @@ class Journal:
         self._put(Header(False, self.sequence + 1, size, 0))
         self.sequence += 1
         self.size, self.hot = size, False
-        _gate.open_again(self._handle)
+        gate.open_again(self._handle)
         if self._end > _KEEP:
             self._disk.truncate(self._handle, _ENTRIES_AT)
         self._end = _ENTRIES_AT

@@ -13,8 +13,7 @@ from typing import Any
 from h5py import h5a, h5d, h5ds, h5i, h5o, h5p, h5s, h5t
 
 from datastore_lab import media
-from datastore_lab.engines import _hdf5_attrs as attrs
-from datastore_lab.engines import _hdf5_links as links
+from datastore_lab.engines.hdf5 import attrs, links
 
 NAMES = "lab_dims"
 

@@ -9,15 +9,12 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5ds, h5g, h5o, h5p
 
-from datastore_lab.engines import _hdf5_dims as dims
-from datastore_lab.engines import _hdf5_layout as layout
-from datastore_lab.engines import _hdf5_links as links
-from datastore_lab.engines import _hdf5_types as types
-from datastore_lab.engines._hdf5_files import Writer, write_new
+from datastore_lab.engines.hdf5 import dims, layout, links, types
+from datastore_lab.engines.hdf5.files import Writer, write_new
 from datastore_lab.errors import Foreign
 
 if TYPE_CHECKING:
-    from datastore_lab.engines._disk import Disk
+    from datastore_lab.engines.hdf5.disk import Disk
 
 _COPY = h5p.create(h5p.OBJECT_COPY)
 _COPY.set_copy_object(h5o.COPY_WITHOUT_ATTR_FLAG)

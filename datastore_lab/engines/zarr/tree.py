@@ -10,8 +10,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from datastore_lab.engines import _zarr_files as files
-from datastore_lab.engines._zarr_meta import (
+from datastore_lab.engines.zarr import files
+from datastore_lab.engines.zarr.meta import (
     ARRAYS,
     KIND,
     METADATA,
@@ -23,7 +23,7 @@ from datastore_lab.engines._zarr_meta import (
     unescape,
     user_meta,
 )
-from datastore_lab.engines._zarr_overlay import Overlay
+from datastore_lab.engines.zarr.overlay import Overlay
 from datastore_lab.errors import AlreadyExists, Corrupt, Foreign, LabError, NotFound
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Stat, default_dims

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from datastore_lab import media
-from datastore_lab.engines import _zarr_chunks as chunking
-from datastore_lab.engines import _zarr_files as files
-from datastore_lab.engines._zarr_meta import CHECKSUM, ArrayDoc
-from datastore_lab.engines._zarr_types import from_stored
+from datastore_lab.engines.zarr import chunks as chunking
+from datastore_lab.engines.zarr import files
+from datastore_lab.engines.zarr.meta import CHECKSUM, ArrayDoc
+from datastore_lab.engines.zarr.types import from_stored
 from datastore_lab.errors import Corrupt, EngineError, LabError
 from datastore_lab.keys import Key, show
 from datastore_lab.records import Problem, Selection, normalise_selection
@@ -22,7 +22,7 @@ from datastore_lab.records import Problem, Selection, normalise_selection
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines._zarr_tree import Parts, Tree
+    from datastore_lab.engines.zarr.tree import Parts, Tree
 
 _CHEAP = 64 << 20
 _SLAB = 64 << 20

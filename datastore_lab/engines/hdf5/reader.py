@@ -7,16 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datastore_lab.engines import _gate
-from datastore_lab.engines._hdf5_files import check_place, open_file, open_handle
-from datastore_lab.engines._pages import PagedFile
-from datastore_lab.engines.journal import Header, entries, journal_path, read_header
+from datastore_lab.engines.hdf5 import gate
+from datastore_lab.engines.hdf5.files import check_place, open_file, open_handle
+from datastore_lab.engines.hdf5.journal import Header, entries, journal_path, read_header
+from datastore_lab.engines.hdf5.pages import PagedFile
 from datastore_lab.errors import EngineError, NotFound
 
 if TYPE_CHECKING:
     import h5py
 
-    from datastore_lab.engines._disk import Disk
+    from datastore_lab.engines.hdf5.disk import Disk
 
 _TRIES = 200
 _PATIENCE = 3
@@ -49,7 +49,7 @@ class Reader:
         with contextlib.ExitStack() as stack:
             for attempt in range(_TRIES):
                 if attempt == _PATIENCE:
-                    stack.enter_context(_gate.held(self._disk, journal_path(self._path)))
+                    stack.enter_context(gate.held(self._disk, journal_path(self._path)))
                 look = self._peek()
                 result, error = self._try(look, action)
                 if self._peek() == look:

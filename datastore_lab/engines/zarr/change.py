@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines import _zarr_chunks as chunking
-from datastore_lab.engines._zarr_meta import (
+from datastore_lab.engines.zarr import chunks as chunking
+from datastore_lab.engines.zarr.meta import (
     ARRAYS,
     CHECKSUM,
     DTYPE,
@@ -27,7 +27,7 @@ from datastore_lab.engines._zarr_meta import (
     to_json,
     unescape,
 )
-from datastore_lab.engines._zarr_types import stored_type, to_stored
+from datastore_lab.engines.zarr.types import stored_type, to_stored
 from datastore_lab.errors import AlreadyExists, BadKey, EngineError, NotStorable
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Record, Stat, check_record, dims_of
@@ -35,8 +35,8 @@ from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Record, Stat, check_r
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines._zarr_tree import Node, Parts, Tree
-    from datastore_lab.engines.treelog import TreeLog
+    from datastore_lab.engines.zarr.log import TreeLog
+    from datastore_lab.engines.zarr.tree import Node, Parts, Tree
 
 _CONSOLIDATED = 1000
 _STREAM = 1 << 20

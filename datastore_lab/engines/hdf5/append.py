@@ -10,11 +10,7 @@ import xxhash
 from h5py import h5d, h5o, h5p, h5s, h5t
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines import _hdf5_attrs as attrs
-from datastore_lab.engines import _hdf5_dims as dims
-from datastore_lab.engines import _hdf5_layout as layout
-from datastore_lab.engines import _hdf5_links as links
-from datastore_lab.engines import _hdf5_types as types
+from datastore_lab.engines.hdf5 import attrs, dims, layout, links, types
 from datastore_lab.errors import AlreadyExists, EngineError, NotFound
 from datastore_lab.keys import Key, show
 from datastore_lab.records import GROUP, Record, Stat, check_record, check_rows
@@ -22,7 +18,7 @@ from datastore_lab.records import GROUP, Record, Stat, check_record, check_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines.hdf5 import HDF5Engine
+    from datastore_lab.engines.hdf5.engine import HDF5Engine
 
 _CHUNK = 1 << 20
 _SMALLEST = 64 << 10

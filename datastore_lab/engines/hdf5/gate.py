@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datastore_lab.engines._disk import Disk
+    from datastore_lab.engines.hdf5.disk import Disk
 
 _AT = 1 << 41
 _WAIT = 1.0

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from datastore_lab.engines._pages import PagedFile
-from datastore_lab.engines.journal import Journal
+from datastore_lab.engines.hdf5.journal import Journal
+from datastore_lab.engines.hdf5.pages import PagedFile
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, LabError, NotFound, ReadOnly
 
 if TYPE_CHECKING:
-    from datastore_lab.engines._disk import Disk
+    from datastore_lab.engines.hdf5.disk import Disk
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MODES = ("r", "r+", "a", "w", "x")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines._zarr_types import (
+from datastore_lab.engines.zarr.types import (
     BYTE,
     TEXT,
     ask_zarr,

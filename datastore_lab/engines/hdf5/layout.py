@@ -15,10 +15,7 @@ import numpy as np
 from h5py import h5d, h5g, h5o, h5s, h5t
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines import _hdf5_attrs as attrs
-from datastore_lab.engines import _hdf5_dims as dims
-from datastore_lab.engines import _hdf5_links as links
-from datastore_lab.engines import _hdf5_types as types
+from datastore_lab.engines.hdf5 import attrs, dims, links, types
 from datastore_lab.errors import AlreadyExists, Corrupt, Foreign, NotFound, NotStorable, Untrusted
 from datastore_lab.keys import Key, show
 from datastore_lab.records import (

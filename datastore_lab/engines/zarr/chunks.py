@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from datastore_lab.engines import _zarr_files as files
+from datastore_lab.engines.zarr import files
 from datastore_lab.errors import Corrupt, NotStorable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines._zarr_meta import ArrayDoc
+    from datastore_lab.engines.zarr.meta import ArrayDoc
 
 WHOLE = 16 << 20
 """Arrays of at most so many bytes are one chunk: one file to sync, and one request over a network."""

@@ -2,8 +2,8 @@
 
 A record is a group, its arrays are arrays in it, its children are subgroups: ``zarr.open_group``,
 ``xarray.open_datatree(path, engine="zarr")`` and any other Zarr v3 reader open it as it is. Changes go
-through the redo log of `datastore_lab.engines.treelog`, in the folder ``<path>-journal``, which is there only
-while the store is open for writing or after a crash.
+through the redo log of `datastore_lab.engines.zarr.log`, in the folder ``<path>-journal``, which is there
+only while the store is open for writing or after a crash.
 
 A reader in another process needs no lock. Its every call sees one committed state: it waits while a commit is
 carried out (some ms), carries out itself what a dead writer left, and starts again if what it read was
@@ -26,12 +26,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from datastore_lab.engines import _zarr_files as files
-from datastore_lab.engines._zarr_append import ZarrAppender
-from datastore_lab.engines._zarr_change import Changes
-from datastore_lab.engines._zarr_read import read_array, verify_array
-from datastore_lab.engines._zarr_tree import Tree, check_place
-from datastore_lab.engines.treelog import TreeLog
+from datastore_lab.engines.zarr import files
+from datastore_lab.engines.zarr.append import ZarrAppender
+from datastore_lab.engines.zarr.change import Changes
+from datastore_lab.engines.zarr.log import TreeLog
+from datastore_lab.engines.zarr.read import read_array, verify_array
+from datastore_lab.engines.zarr.tree import Tree, check_place
 from datastore_lab.errors import EngineError, LabError, Locked, ReadOnly
 from datastore_lab.keys import Key, check
 from datastore_lab.records import Problem, Record, Selection, Stat, Traits

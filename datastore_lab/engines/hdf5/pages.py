@@ -13,10 +13,10 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from datastore_lab.engines._disk import Disk, bytes_at
+from datastore_lab.engines.hdf5.disk import Disk, bytes_at
 
 if TYPE_CHECKING:
-    from datastore_lab.engines.journal import Journal
+    from datastore_lab.engines.hdf5.journal import Journal
 
 PAGE = 4096
 """Size of the units that are kept and restored, in bytes."""

@@ -30,8 +30,8 @@ from typing import Any
 
 import xxhash
 
-from datastore_lab.engines import _zarr_files as files
-from datastore_lab.engines._zarr_overlay import Plan
+from datastore_lab.engines.zarr import files
+from datastore_lab.engines.zarr.overlay import Plan
 from datastore_lab.errors import Corrupt, EngineError, Locked, ReadOnly
 from datastore_lab.locks import FileLock
 

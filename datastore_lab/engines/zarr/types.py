@@ -21,7 +21,7 @@ from datastore_lab.errors import NotStorable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines._zarr_meta import ArrayDoc
+    from datastore_lab.engines.zarr.meta import ArrayDoc
 
 _NATIVE: dict[str, str] = {
     "?": "bool",
