@@ -392,6 +392,9 @@ def kill(tmp_path, lines):
             lines -= acknowledged[0][0] > 0
             if lines < 0:
                 break
+        for path, (frames, _samples) in zip(paths, acknowledged, strict=True):
+            with open_store(path, "r") as store:  # another process reads while it goes on
+                assert len(store.record("camera").arrays["frame"]) >= frames
         os.kill(child.pid, signal.SIGKILL)
     for path, (frames, samples) in zip(paths, acknowledged, strict=True):
         with open_store(path) as store:
