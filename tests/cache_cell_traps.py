@@ -94,6 +94,12 @@ SESSIONS: dict[str, list[Session]] = {
     ],
     "function called before it is defined": edited("def g():\n    return 1", "y = g()\ndef g():\n    return 5", "return 1", "return 2", "y", (1, 2)),
     "import in the cell": [Session("", "import math\nfrom os import path as p\ny = math.floor(2.5)", "(y, math.ceil(1.5), p.sep)", (2, 2, "/"), step) for step in (MISS, HIT)],
+    "import that may fail": [
+        Session("", "try:\n    import nothing_of_that_name as n\nexcept ImportError:\n    n = None\n    import json as j\ny = 1", "(y, n, j.dumps(1))", (1, None, "1"), step)
+        for step in (MISS, HIT)
+    ],
+    "names asked for at run time": [Session("x = 1", "y = eval('x')", "y", 1, REFUSED), Session("x = 2", "y = globals()['x']", "y", 2, REFUSED)],
+    "store that is read": [Session("", "y = list(lab_store)", "y", [], REFUSED)],
     "loop variable": [Session("", "t = 0\nfor i in range(4):\n    t += i", "(t, i)", (6, 3), step) for step in (MISS, HIT)],
     "read after a loop": [
         Session("v = [1, 2]", "for q in v:\n    last = q\ny = last", "y", 2, MISS),

@@ -416,3 +416,19 @@ def test_a_partial_and_a_callable_object(store):
     assert [function(Scale(2), 3), function(Scale(3), 3), function(functools.partial(pow, 2), 3)] == [6, 9, 8]
     assert function(Scale(2), 3) == 6
     assert function._core.counts == {"hits": 1, "misses": 3}
+
+
+def test_names_asked_for_at_run_time():
+    k = 1
+
+    def look():
+        return eval("k", {"k": k})
+
+    with pytest.raises(NotStorable, match=r"look uses eval\(\).*'eval'.*ignore_kwargs"):
+        cached(look)()
+    assert cached(ignore_kwargs="eval")(look)() == 1
+
+
+def test_a_store_as_an_argument(store):
+    with pytest.raises(NotStorable, match="is a store, whose content may change"):
+        cached(lambda s: list(s))(store)

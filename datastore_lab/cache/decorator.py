@@ -245,6 +245,10 @@ def cached(storage: Any = None, ignore_kwargs: Any = None, *, version: Any = Non
     read, the versions of the libraries they use, and the arguments, all by content. Otherwise the function
     is called.
 
+    The order of a dictionary does not count, and a path counts by its name, not by the file's content. What
+    a function reads from files, the clock, the environment or an unseeded generator of random numbers is
+    not seen. Arguments that the function changes in place are not changed when a result comes from the store.
+
     Parameters
     ----------
     storage : Store, path or None, default None

@@ -231,6 +231,12 @@ def importable(obj: Any) -> bool:
 def refusal(obj: Any, path: str) -> NotStorable:
     """Give the error for something that no key can hold."""
     cls = type(obj)
+    if f"{cls.__module__}.{cls.__qualname__}" == "datastore_lab.store.mapping.Store":
+        return NotStorable(
+            f"{path} is a store, whose content may change at any time; read what is needed from it into a "
+            "variable first, or leave it out with ignore_kwargs if it only receives results",
+            key=path,
+        )
     return NotStorable(
         f"the cache can't tell the content of {path} ({cls.__module__}.{cls.__qualname__}); pass values "
         "instead, leave it out with ignore_kwargs if results do not depend on it, or describe the class with "

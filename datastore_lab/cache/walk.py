@@ -18,9 +18,9 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from datastore_lab.cache import names, sources
+from datastore_lab.cache import kinds, names, sources
 from datastore_lab.cache.guards import MISSING, Guards, Rehash, cell_value
-from datastore_lab.cache.hashing import Hasher, hexdigest, immutable, importable, join, refusal
+from datastore_lab.cache.hashing import Hasher, hexdigest, importable, join, refusal
 from datastore_lab.errors import NotStorable
 
 _CLASS_NOISE = {
@@ -32,7 +32,9 @@ _CLASS_NOISE = {
 
 CELL = "this cell"
 
-_FIXED = (property, staticmethod, classmethod)
+_OPAQUE = {"eval", "exec", "globals", "__import__"}
+"""Builtins that reach anything by a name that is not in the code."""
+
 
 _BOUND = (types.MethodType, types.MethodWrapperType)
 
@@ -118,15 +120,15 @@ class Walk:
     def reference(self, obj: Any, path: str) -> bytes:
         """Name a function, class or module; local code is put on the list of what to visit."""
         self.references += 1
-        if isinstance(obj, _BOUND) or _is_bound_builtin(obj):
+        if isinstance(obj, _BOUND) or kinds.is_bound_builtin(obj):
             owner = self.hasher.encode(obj.__self__, f"the object of {path}")
             function = getattr(obj, "__func__", None)
             named = self.reference(function, path) if function else obj.__name__.encode()
             return join(b"M", [owner, named])
         if isinstance(obj, types.ModuleType):
             return self._module(obj)
-        module = _home(obj)
-        label = f"{module}.{_own_name(obj)}"
+        module = kinds.home(obj)
+        label = f"{module}.{kinds.own_name(obj)}"
         if sources.is_local(module) and isinstance(obj, (types.FunctionType, type)):
             return b"L" + self._label(obj, label).encode()
         return self._foreign(obj, module, label, path)
@@ -225,12 +227,18 @@ class Walk:
             return b""
         obj = space.get(name, MISSING)
         if obj is MISSING:
+            if name in _OPAQUE:
+                raise NotStorable(
+                    f"{owner} uses {name}(), so the cache can't tell what it reads; leave {name!r} out with "
+                    "ignore_kwargs if results do not depend on that",
+                    key=name,
+                )
             self.guards.bindings.append((space, name, MISSING))
             known = "builtin" if hasattr(builtins, name) else "missing"
             return f"{name} {known}".encode()
         home = owner if isinstance(space, types.MappingProxyType) else space.get("__name__", owner)
         path = name if owner == CELL else f"{home}.{name}"
-        if _settled(obj):
+        if kinds.settled(obj):
             self.guards.bindings.append((space, name, obj))
         return join(
             name.encode(), [self._bound(path, chains, obj, functools.partial(space.get, name, MISSING))]
@@ -241,7 +249,7 @@ class Walk:
         if cell is None or name in self._ignore:
             return b""
         obj = cell_value(cell)
-        if _settled(obj):
+        if kinds.settled(obj):
             self.guards.cells.append((cell, obj))
         if obj is MISSING:
             return f"{name} unset".encode()
@@ -255,13 +263,13 @@ class Walk:
             return join(
                 type(obj).__name__.encode(), [self._bound(path, chains, obj.__func__, lambda: obj.__func__)]
             )
-        if _is_code(obj):
+        if kinds.is_code(obj):
             return join(b"code", [self.reference(obj, path), *self._attributes(path, obj, chains)])
-        if _is_cached(obj):
+        if kinds.is_cached_function(obj):
             return self._bound(path, chains, obj.__wrapped__, lambda: obj.__wrapped__)
         before = self.references
         self.parts[path] = found = hexdigest(self.hasher.encode(obj, path))
-        if not _settled(obj):
+        if not kinds.settled(obj):
             # labels may be numbered otherwise in a walk of its own, so the digest to compare with is from one
             alone = found if self.references == before else surface(obj, path)
             self.guards.rehash.append(Rehash(fetch, alone, path))
@@ -346,50 +354,3 @@ def surface(obj: Any, path: str) -> str:
 
 def _itself(obj: Any) -> Any:
     return obj
-
-
-def _home(obj: Any) -> str:
-    """Name the module whose code an object is; not the one that a wrapper claims."""
-    if isinstance(obj, types.FunctionType):
-        return str(obj.__globals__.get("__name__", "__main__"))
-    owner = getattr(obj, "__objclass__", None)
-    return str(getattr(obj, "__module__", None) or getattr(owner, "__module__", None) or "builtins")
-
-
-def _own_name(obj: Any) -> str:
-    return str(getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None) or type(obj).__qualname__)
-
-
-def _is_code(obj: Any) -> bool:
-    return isinstance(obj, _CODE)
-
-
-_CODE = (
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.ModuleType,
-    type,
-    types.WrapperDescriptorType,
-    types.MethodDescriptorType,
-    types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-)
-
-
-def _is_bound_builtin(obj: Any) -> bool:
-    owner = getattr(obj, "__self__", None)
-    return (
-        isinstance(obj, types.BuiltinFunctionType)
-        and owner is not None
-        and not isinstance(owner, types.ModuleType)
-    )
-
-
-def _settled(obj: Any) -> bool:
-    """Tell whether it is enough to see that a name is still bound to this object."""
-    return obj is MISSING or _is_code(obj) or isinstance(obj, _FIXED) or _is_cached(obj) or immutable(obj)
-
-
-def _is_cached(obj: Any) -> bool:
-    return hasattr(type(obj), "__cached_function__")

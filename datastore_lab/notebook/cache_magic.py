@@ -21,7 +21,7 @@ from IPython.core.magic_arguments import MagicArgumentParser
 from datastore_lab import units
 from datastore_lab.cache import cells, entries
 from datastore_lab.cache.cells import CellKey, Result
-from datastore_lab.cache.reading import Cell, read_cell
+from datastore_lab.cache.reading import Cell, bound_names, read_cell
 from datastore_lab.errors import LabError, NotStorable
 from datastore_lab.notebook.cache_capture import Recorder, replay
 from datastore_lab.store import Store, open_store
@@ -181,7 +181,7 @@ class CacheMagics(Magics):
         """Choose the variables to store, and refuse what could not be restored."""
         space = self.shell.user_ns
         after = cells.parts_of(cell, space, request.ignore)
-        assigned = [*cell.writes, *(name for node in cell.definitions for name in _bound(node))]
+        assigned = [*cell.writes, *(name for node in cell.definitions for name in bound_names(node))]
         changed = cells.mutated(key.parts, after, assigned)
         missing = [name for name in request.keep if name not in space]
         if missing:
@@ -337,13 +337,6 @@ def _run_beside(shell: Any, body: str) -> Any:
         shell.events.trigger("post_execute")
     shell.events.trigger("post_run_cell", outcome[0])
     return outcome[0]
-
-
-def _bound(node: ast.stmt) -> list[str]:
-    """Name what an import, function or class binds."""
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
-    return [getattr(node, "name", "")]
 
 
 def _restored_line(found: Result) -> str:
