@@ -232,7 +232,12 @@ def _wishes(traits: list[Traits], question: Question) -> Iterator[tuple[bool, bo
         f"holds flat tables only, not {question.dimensions} dimensions",
     )
     yield question.kind == "nested", some("hierarchical"), "nests groups in groups", "has no groups"
-    yield question.compression, some("compresses"), "compresses", "does not compress"
+    yield (
+        question.compression,
+        some("compresses"),
+        "a format that can compress",
+        "a format without compression",
+    )
     yield question.cloud, some("cloud"), "fit for object storage", "read from object storage only as a whole"
     yield (
         question.rate is not None,
@@ -248,7 +253,7 @@ def _size_remarks(traits: list[Traits], question: Question) -> Iterator[tuple[bo
         return
     took = f"{format_duration(question.duration)} takes {format_size(question.nbytes)}"
     if all(one.compresses for one in traits):
-        yield True, f"{took} before compression"
+        yield True, f"{took} uncompressed"
     elif any(one.self_describing for one in traits):
         yield not question.compression, f"{took} on disk"
     else:
