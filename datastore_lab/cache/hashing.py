@@ -8,6 +8,7 @@ refused, never skipped: a key that misses a part gives wrong results later.
 from __future__ import annotations
 
 import collections
+import copyreg
 import enum
 import functools
 import struct
@@ -177,12 +178,14 @@ class Hasher:
     def _reduced(self, obj: Any, path: str) -> bytes:
         """Encode an object of the standard library by what it would be rebuilt from."""
         try:
-            state = obj.__reduce_ex__(2)
+            reducer = copyreg.dispatch_table.get(type(obj))
+            state = reducer(obj) if reducer is not None else obj.__reduce_ex__(2)
         except (TypeError, AttributeError, NotImplementedError) as error:
             raise refusal(obj, path) from error
         if isinstance(state, str):
             return join(b"n", [_type_name(type(obj)), state.encode()])
-        make, arguments, *rest = state
+        make, arguments, *others = state
+        rest: list[Any] = list(others)
         if len(rest) == 3 and rest[2] is not None and not isinstance(obj, collections.OrderedDict):
             rest[2] = dict(rest[2])
         rest = [list(part) if hasattr(part, "__next__") else part for part in rest]
