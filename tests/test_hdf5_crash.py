@@ -94,10 +94,14 @@ def test_proof_notices_a_missing_barrier(run, folder, name):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_every_crash_state_holds_what_was_promised(run, folder):
+def test_every_crash_state_holds_what_was_promised(run, folder, faults):
     events, promised = run
-    for state in crash.states(events):
+    count = 0
+    for state in crash.states(events, seed=2, share=faults.share):
         check(state, promised, folder)
+        count += 1
+    assert count > len(events) * faults.share
+    faults.tried("HDF5", f"crash states of {len(events):,} changes of the disk", count)
 
 
 KILLED = """
@@ -156,8 +160,11 @@ def test_killed_writer_loses_nothing_acknowledged(folder):
 
 
 @pytest.mark.slow
-def test_killed_writer_loses_nothing_acknowledged_often(folder):
-    kill_again_and_again(folder / "often killed.h5", 50)
+@pytest.mark.timeout(1800)
+def test_killed_writer_loses_nothing_acknowledged_often(folder, faults):
+    times = faults.times(50)
+    kill_again_and_again(folder / "often killed.h5", times)
+    faults.tried("HDF5", "kill -9 of the writer", times)
 
 
 FULL = """

@@ -417,9 +417,14 @@ def test_kill_9_in_the_middle_leaves_everything_flushed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", range(40))
-def test_kill_9_at_many_moments(tmp_path, moment):
-    kill(tmp_path, moment)
+@pytest.mark.timeout(1800)
+def test_kill_9_at_many_moments(tmp_path, faults):
+    times = faults.times(40)
+    for moment in range(0, 40, 40 // times):
+        place = tmp_path / str(moment)
+        place.mkdir()
+        kill(place, moment)
+    faults.tried("a run into HDF5, Zarr and Arrow", "kill -9 of the recording process", times)
 
 
 INTERRUPTED = """

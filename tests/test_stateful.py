@@ -1,6 +1,7 @@
 """Any sequence of changes on each engine, against a plain mapping, with reopening and crashes."""
 
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from datastore_lab.engines.hdf5 import HDF5Engine
@@ -44,5 +45,8 @@ def test_any_sequence_of_changes(machine):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_many_sequences_of_changes(machine):
-    run_state_machine_as_test(machine, settings=THOROUGH)
+def test_many_sequences_of_changes(machine, faults):
+    examples = faults.times(THOROUGH.max_examples)
+    run_state_machine_as_test(machine, settings=settings(THOROUGH, max_examples=examples))
+    name = machine.__name__.removesuffix("Machine")
+    faults.tried(name, f"sequences of {THOROUGH.stateful_step_count} changes, reopenings, crashes", examples)
