@@ -25,7 +25,7 @@ from datastore_lab.notebook.link import Link
 from datastore_lab.notebook.plots import SteadyRange, plots_of
 from datastore_lab.notebook.source import Source
 from datastore_lab.notebook.worker import Worker
-from datastore_lab.records import ArrayInfo, Record, Stat
+from datastore_lab.records import ArrayInfo, Block, Record, Stat
 from datastore_lab.store import Store
 from datastore_lab.workspace import AnalysisWorkspace
 
@@ -470,13 +470,38 @@ def test_bokehjs_comes_from_the_installed_package(live: tuple[Any, Page]) -> Non
 def test_a_link_forgets_silent_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    link = Link()
+    link = Link(30)
     link.hear({"op": "here", "page": "a", "visible": True})
     assert not link.attended  # it has not drawn its figures yet
     link.hear({"op": "ready", "page": "a", "visible": False})
     assert (link.attended, link.watched) == (True, False)
     clock[0] += 31
     assert not link.attended
+
+
+def test_a_page_that_drops_frames_gets_them_slower_until_it_keeps_up() -> None:
+    link = Link(50)
+    link.hear({"op": "ready", "page": "a", "visible": True})
+    intervals = []
+    for dropped in [3, *[9] * 12]:
+        link.hear({"op": "ack", "page": "a", "visible": True, "seq": 0, "dropped": dropped})
+        intervals.append(link.interval)
+    assert intervals[0] == pytest.approx(0.025)
+    assert max(intervals) == intervals[1] == pytest.approx(0.03125)
+    assert intervals[-1] == pytest.approx(0.02)
+
+
+def test_bytes_are_drawn_in_the_unit_that_fits() -> None:
+    spec = Stat(
+        "stream", {"disk": ArrayInfo("<f8", (0,), ("t",), 0, None)}, {"rate": 1.0, "units": {"disk": "B/s"}}
+    )
+    (plot,) = plots_of("host", spec)
+    when = np.arange(4) * 10**9
+    part = plot.part(Block(0, when, {"disk": np.array([0.0, 1e6, 2e6, 5e6])}))
+    assert part.unit == "MB/s"
+    assert part.columns["y0"].tolist() == [0, 1, 2, 5]
+    assert 5 < part.y[1] < 6
+    assert plot.part(Block(4, when, {"disk": np.array([0.0, 1e6, 2e6, 4e6])})).unit is None
 
 
 def test_plots_of_mixed_arrays() -> None:

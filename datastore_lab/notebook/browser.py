@@ -174,7 +174,11 @@ def store_of(target: Any) -> Store | None:
 
 
 def _label(store: Store) -> str:
-    return "/".join([store.url, *store.prefix])
+    """Give the address of a store, as a relative path where it lies in the working folder."""
+    place = Path(store.url)
+    here = Path.cwd()
+    address = str(place.relative_to(here)) if place.is_relative_to(here) else store.url
+    return "/".join([address, *store.prefix])
 
 
 def _label_of(target: Any, store: Store) -> str:

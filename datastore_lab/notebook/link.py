@@ -12,6 +12,9 @@ IN_FLIGHT = 12
 OPEN_LOOP = 0.1
 """Seconds between frames to a page that acknowledges nothing: it may be about to come back."""
 
+LONGEST = 0.5
+"""Seconds between frames to the slowest page."""
+
 SILENCE = 30.0
 """Seconds after which a page that says nothing counts as gone; a living one speaks every five."""
 
@@ -19,14 +22,21 @@ SILENCE = 30.0
 class Link:
     """The pages of one panel: who looks, and what they have acknowledged.
 
+    Parameters
+    ----------
+    fps : float
+        Frames per second that a page gets at most; one that drops frames gets fewer until it keeps up.
+
     Attributes
     ----------
     skipped : int
         Frames that were not sent because the page was behind.
+    interval : float
+        Seconds to wait between two frames.
 
     Examples
     --------
-    >>> link = Link()
+    >>> link = Link(30)
     >>> link.hear({"op": "ready", "page": "a", "visible": True})
     >>> link.watched
     True
@@ -38,8 +48,10 @@ class Link:
     13
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fps: float) -> None:
         self.skipped = 0
+        self.interval = self._shortest = 1.0 / fps
+        self._dropped = 0
         self._sent = self._acked = 0
         self._last = 0.0
         self._pages: dict[str, tuple[float, bool]] = {}
@@ -59,6 +71,13 @@ class Link:
                 self._acked = self._sent  # what was under way to a page that is gone is not coming back
             elif message.get("op") == "ack":
                 self._acked = max(self._acked, min(int(message["seq"]), self._sent))
+                self._adapt(int(message.get("dropped", 0)))
+
+    def _adapt(self, dropped: int) -> None:
+        """Send no more than the page draws: what it drops has cost this computer as much as what it shows."""
+        slower = min(LONGEST, self.interval * 1.25)
+        self.interval = slower if dropped > self._dropped else max(self._shortest, self.interval * 0.95)
+        self._dropped = dropped
 
     @property
     def attended(self) -> bool:

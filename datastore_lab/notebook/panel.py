@@ -57,9 +57,8 @@ class Panel(anywidget.AnyWidget):
         import bokeh
 
         self.run = run
-        self._pace = 1.0 / fps
+        self._link = Link(fps)
         self._plots = {stream: plots_of(stream, spec, window=window) for stream, spec in _streams(run)}
-        self._link = Link()
         self._worker = Worker("datastore-lab-panel")
         self._fault: str | None = None
         self._lock = threading.Lock()
@@ -67,6 +66,7 @@ class Panel(anywidget.AnyWidget):
         self._wake = threading.Event()
         self._closed = False
         self._seen: dict[str, int] = {}
+        self._served: set[str] = set()
         described = [plot.describe() for plots in self._plots.values() for plot in plots]
         super().__init__(title=_title(run), plots=described, status=summary(run), bokeh=bokeh.__version__)
         self.on_msg(self._receive)
@@ -106,7 +106,7 @@ class Panel(anywidget.AnyWidget):
         op = message.get("op")
         self._link.hear(message)
         if op == "bokeh":
-            self._worker.submit(self._send_bokeh)
+            self._worker.submit(lambda: self._send_bokeh(str(message.get("page"))))
         elif op == "mark":
             self._worker.submit(lambda: self._do(lambda: self.run.mark(str(message.get("text", "")))))
         elif op in _ACTIONS:
@@ -124,9 +124,12 @@ class Panel(anywidget.AnyWidget):
             self._fault = None if told else f"{type(error).__name__}: {error}"
         self._look_alive()
 
-    def _send_bokeh(self) -> None:
+    def _send_bokeh(self, page: str) -> None:
         import bokeh
 
+        if page in self._served:  # it asks until it is answered
+            return
+        self._served.add(page)
         script = Path(bokeh.__file__).parent / "server/static/js/bokeh.min.js"
         self.send({"op": "bokeh"}, [script.read_bytes()])
 
@@ -147,7 +150,7 @@ class Panel(anywidget.AnyWidget):
     def _display(self) -> None:
         told = 0.0
         while True:
-            woken = self._wake.wait(self._pace)
+            woken = self._wake.wait(self._link.interval)
             self._wake.clear()
             ended = self.run.state in ENDED
             if self._link.watched:
@@ -173,9 +176,10 @@ class Panel(anywidget.AnyWidget):
         parts, buffers = [], []
         for stream, block in fresh.items():
             for plot in self._plots[stream]:
-                columns, y = plot.part(block)
-                parts.append({"source": plot.source, "columns": _described(columns), "y": y})
-                buffers += [array.data.cast("B") for array in columns.values()]
+                part = plot.part(block)
+                described = {"source": plot.source, "columns": _described(part.columns)}
+                parts.append({**described, "y": part.y, "unit": part.unit})
+                buffers += [array.data.cast("B") for array in part.columns.values()]
             self._seen[stream] = block.first + len(block.time)
         self.send({"op": "frame", "seq": number, "time": time.time(), "parts": parts}, buffers)
 

@@ -30,14 +30,16 @@ _WATERFALL = 256
 _UNPACED = 600
 _SHRINK = 0.4
 _PATIENCE = 2.0
-_BYTES = frozenset({"B", "B/s", "bytes"})
+_BYTES = frozenset({"B", "B/s"})
+_PREFIXES = ("", "k", "M", "G", "T")
 
 
 class Part(NamedTuple):
-    """New content of one figure: columns of its source, and the vertical range if it changed."""
+    """New content of one figure: columns of its source, and the vertical range and unit if they changed."""
 
     columns: Mapping[str, NDArray[Any]]
-    y: tuple[float, float] | None
+    y: tuple[float, float] | None = None
+    unit: str | None = None
 
 
 class Line(NamedTuple):
@@ -86,10 +88,23 @@ class LinePlot:
             values = block.data[line.array][-self.samples :]
             values = values if line.column is None else values[:, line.column]
             columns[f"y{index}"] = min_max(np.asarray(values), _PAIRS).astype(np.float64)
-        return Part(columns, self._range.update([columns[f"y{index}"] for index in range(len(self.lines))]))
+        return self._scaled(columns)
+
+    def _scaled(self, columns: dict[str, NDArray[Any]]) -> Part:
+        """Give bytes as kB, MB or GB, whichever the range calls for."""
+        changed = self._range.update([values for name, values in columns.items() if name != "x"])
+        if self.unit not in _BYTES:
+            return Part(columns, changed)
+        most = max(1.0, *map(abs, self._range.bounds))
+        power = min(len(_PREFIXES) - 1, int(math.log10(most) // 3))
+        scaled = {name: values if name == "x" else values / 1000**power for name, values in columns.items()}
+        if changed is None:
+            return Part(scaled)
+        low, high = (bound / 1000**power for bound in changed)
+        return Part(scaled, (low, high), _PREFIXES[power] + self.unit)
 
     def _figure(self) -> Any:
-        from bokeh.models import ColumnDataSource, NumeralTickFormatter, PrintfTickFormatter, Range1d
+        from bokeh.models import ColumnDataSource, PrintfTickFormatter, Range1d
         from bokeh.plotting import figure
 
         names = ["x", *(f"y{index}" for index in range(len(self.lines)))]
@@ -108,9 +123,7 @@ class LinePlot:
         for index in range(len(self.lines)):
             plot.line("x", f"y{index}", source=data, color=COLOURS[index], line_width=1.4)
         plot.axis.minor_tick_line_color = None
-        plot.xaxis.formatter = PrintfTickFormatter(format="%g s")
-        if self.unit in _BYTES:
-            plot.yaxis.formatter = NumeralTickFormatter(format="0.[00] b")
+        plot.xaxis.formatter = PrintfTickFormatter(format="%.4g s")
         return plot
 
 
@@ -143,7 +156,7 @@ class ImagePlot:
         if image.dtype != np.uint8:
             self._range.update([image])
             image = to_bytes(image, *self._range.bounds)
-        return Part({"image": np.ascontiguousarray(image)}, None)
+        return Part({"image": np.ascontiguousarray(image)})
 
     def _figure(self) -> Any:
         from bokeh.models import ColumnDataSource, Range1d

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from harness import Lab, Server, browser, write_notebook
+from playwright.sync_api import expect
+
+expect.set_options(timeout=15_000)
 
 
 @pytest.fixture(scope="session")

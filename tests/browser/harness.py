@@ -206,7 +206,18 @@ class Lab:
 
     def run_all(self, seconds: float = 120) -> None:
         """Run all cells and assert that none of them shows an error."""
-        self.command("notebook:run-all-cells", seconds=seconds)
+        self.start_all()
+        self.finish_all(seconds)
+
+    def start_all(self) -> None:
+        """Begin to run all cells."""
+        self.js(
+            "async () => { window.allCells = window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+        )
+
+    def finish_all(self, seconds: float = 120) -> None:
+        """Wait until all cells have run and assert that none of them shows an error."""
+        self.js("async () => { await window.allCells; }", seconds=seconds)
         errors = self.errors()
         assert not errors, "\n".join(errors)
 
@@ -233,11 +244,14 @@ class Lab:
     def cell(self, index: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
 
-    def shot(self, name: str, locator: Locator | None = None) -> Path:
+    def shot(self, name: str, locator: Locator | None = None, clip: Any = None) -> Path:
         """Keep a screenshot beside the repository's other artefacts."""
         ARTIFACTS.mkdir(exist_ok=True)
         path = ARTIFACTS / f"{name}.png"
-        (locator or self.page).screenshot(path=path)
+        if locator is None:
+            self.page.screenshot(path=path, clip=clip)
+        else:
+            locator.screenshot(path=path)
         return path
 
     def _note_request(self, request: Any) -> None:

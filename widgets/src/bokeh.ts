@@ -1,5 +1,5 @@
 // BokehJS from the kernel's own package: versions can't differ, and nothing is fetched from elsewhere.
-import type { Host, Message } from "./host";
+import { insist, type Host, type Message } from "./host";
 
 /** The few parts of BokehJS that a live figure uses. */
 export interface BokehModel {
@@ -53,10 +53,11 @@ function fetchBokeh(model: Host, page: string): Promise<BokehJS> {
     const receive = (message: Message, buffers: DataView[]) => {
       if (message.op !== "bokeh") return;
       model.off("msg:custom", receive);
+      rest();
       runScript(buffers[0]).then(resolve, reject);
     };
     model.on("msg:custom", receive);
-    model.send({ op: "bokeh", page });
+    const rest = insist(() => model.send({ op: "bokeh", page }));
   });
 }
 

@@ -1,7 +1,7 @@
 // One ordinary Bokeh figure that takes its data as raw bytes and its colours from the page.
 import type { BokehJS, BokehModel, DataSource, FigureModel } from "./bokeh";
 import { typed } from "./bytes";
-import { element } from "./dom";
+import { element, setText } from "./dom";
 import type { Content } from "./frames";
 
 export interface PlotFacts {
@@ -17,17 +17,18 @@ const GREY = Uint32Array.from({ length: 256 }, (_, level) => (0xff000000 | (leve
 export class LiveFigure {
   readonly el: HTMLElement;
   private readonly holder = element("div", { class: "dlab-figure-plot" });
+  private readonly unit = element("span", { class: "dlab-dim" });
   private bokeh: BokehJS | null = null;
   private figure: FigureModel | null = null;
   private source: DataSource | null = null;
   private clear: (() => void) | null = null;
 
   constructor(private readonly facts: PlotFacts) {
-    const unit = facts.unit ? [element("span", { class: "dlab-dim" }, facts.unit)] : [];
+    this.unit.textContent = facts.unit;
     const keys = facts.keys.map(([label, colour]) =>
       element("span", { class: "dlab-key" }, element("i", { style: `background: ${colour}` }), label),
     );
-    const head = element("figcaption", {}, element("strong", {}, facts.title), ...unit, ...keys);
+    const head = element("figcaption", {}, element("strong", {}, facts.title), this.unit, ...keys);
     this.el = element("figure", { class: "dlab-figure" }, head, this.holder);
   }
 
@@ -50,6 +51,7 @@ export class LiveFigure {
       if (buffer) data[name] = shape.length < 2 ? typed(type, buffer) : [this.image(buffer, shape)];
     });
     this.source.data = data;
+    if (part.unit !== null) setText(this.unit, part.unit);
     if (part.y) this.figure.y_range.setv({ start: part.y[0], end: part.y[1] });
   }
 

@@ -1,10 +1,11 @@
 // Frames from the kernel, without any drawing: the newest content of each figure wins.
 
-/** New content of one figure: columns of its source with their raw bytes, and its range if that changed. */
+/** New content of one figure: columns of its source with their raw bytes, and its range and unit if they changed. */
 export interface Part {
   source: string;
   columns: [name: string, type: string, shape: number[]][];
   y: [number, number] | null;
+  unit: string | null;
 }
 
 export interface Frame {
@@ -36,8 +37,9 @@ export class Inbox {
     let next = 0;
     for (const part of frame.parts) {
       const own = buffers.slice(next, (next += part.columns.length));
-      const y = part.y ?? this.contents.get(part.source)?.part.y ?? null; // a range that was not drawn yet still counts
-      this.contents.set(part.source, { part: { ...part, y }, buffers: own });
+      const before = this.contents.get(part.source)?.part; // a range that was not drawn yet still counts
+      const range = part.y || !before ? part : { y: before.y, unit: before.unit };
+      this.contents.set(part.source, { part: { ...part, y: range.y, unit: range.unit }, buffers: own });
     }
     return first;
   }

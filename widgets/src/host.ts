@@ -12,5 +12,17 @@ export interface RenderContext {
   el: HTMLElement;
 }
 
+/**
+ * Says something again and again until the returned function is called.
+ *
+ * JupyterLab makes the subshell for widgets while their first messages are already on the way. Those wait
+ * for the cell that runs; what is said again goes through the subshell at once.
+ */
+export function insist(say: () => void, every = 400): () => void {
+  say();
+  const timer = setInterval(say, every);
+  return () => clearInterval(timer);
+}
+
 /** A message from the kernel; what it holds depends on `op`. */
 export type Message = { op: string; [name: string]: any };

@@ -4,7 +4,7 @@ import { Controls } from "./controls";
 import { element } from "./dom";
 import { LiveFigure, type PlotFacts } from "./figure";
 import { Inbox, Pace, type Frame } from "./frames";
-import type { Host, Message, RenderContext } from "./host";
+import { insist, type Host, type Message, type RenderContext } from "./host";
 import { Numbers, type Status } from "./numbers";
 
 const ALIVE = 5000; // ms; a page that says nothing for half a minute counts as gone
@@ -22,6 +22,7 @@ class LivePanel {
   private ready = false;
   private visible = true;
   private raf = 0;
+  private rest = () => {};
 
   constructor(
     private readonly model: Host,
@@ -53,7 +54,7 @@ class LivePanel {
     }
     this.ready = true;
     this.seen.observe(this.el);
-    this.send({ op: "ready" });
+    this.rest = insist(() => this.send({ op: "ready" }));
   }
 
   dispose(): void {
@@ -62,6 +63,7 @@ class LivePanel {
     this.model.off("msg:custom", this.receive);
     document.removeEventListener("visibilitychange", this.here);
     clearInterval(this.timer);
+    this.rest();
     cancelAnimationFrame(this.raf);
     this.seen.disconnect();
     this.themes.disconnect();
@@ -70,7 +72,10 @@ class LivePanel {
   }
 
   private readonly receive = (message: Message, buffers: DataView[]): void => {
-    if (message.op === "status") this.show(message as unknown as Status);
+    if (message.op === "status") {
+      if (this.ready) this.rest();
+      this.show(message as unknown as Status);
+    }
     if (message.op !== "frame" || !this.ready) return;
     if (this.inbox.put(message as unknown as Frame, buffers)) this.raf = requestAnimationFrame(() => this.draw());
   };
@@ -79,7 +84,9 @@ class LivePanel {
     const next = this.inbox.take();
     if (!next) return;
     for (const content of next.contents) this.figures.get(content.part.source)?.apply(content);
-    if (this.pace.drawn(next.frame.seq, performance.now())) this.send({ op: "ack", seq: next.frame.seq });
+    if (this.pace.drawn(next.frame.seq, performance.now())) {
+      this.send({ op: "ack", seq: next.frame.seq, dropped: this.inbox.dropped });
+    }
     this.el.dataset.frames = String(this.pace.applied);
     this.el.dataset.latency = String(Math.round(Date.now() - 1000 * next.frame.time));
   }

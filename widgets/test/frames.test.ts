@@ -6,7 +6,7 @@ const buffer = (value: number) => new DataView(Float64Array.of(value).buffer);
 const frame = (seq: number, ...sources: [string, [number, number] | null][]): Frame => ({
   seq,
   time: 0,
-  parts: sources.map(([source, y]) => ({ source, columns: [["x", "f8", [1]]], y })),
+  parts: sources.map(([source, y]) => ({ source, columns: [["x", "f8", [1]]], y, unit: y && "V" })),
 });
 
 describe("inbox", () => {
@@ -30,7 +30,7 @@ describe("inbox", () => {
     const inbox = new Inbox();
     inbox.put(frame(1, ["a", [0, 5]]), [buffer(1)]);
     inbox.put(frame(2, ["a", null]), [buffer(2)]);
-    expect(inbox.take()?.contents[0]?.part.y).toEqual([0, 5]);
+    expect(inbox.take()?.contents[0]?.part).toMatchObject({ y: [0, 5], unit: "V" });
     inbox.put(frame(3, ["a", null]), [buffer(2)]);
     expect(inbox.take()?.contents[0]?.part.y).toBeNull();
   });
