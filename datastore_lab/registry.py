@@ -162,3 +162,14 @@ WRITERS = Registry(
         "arrow": Plugin("datastore_lab.acquire.writers:ArrowDocumentWriter"),
     },
 )
+
+SUFFIXES = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+    ".nc": "hdf5",
+    ".zarr": "zarr",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+"""Engine and writer by the suffix of a file; others are looked for under the suffix without its dot."""

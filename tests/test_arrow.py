@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datastore_lab import dtypes, open_store
-from datastore_lab.engines import _arrow_append
 from datastore_lab.engines.arrow import ArrowEngine
+from datastore_lab.engines.arrow import append as arrow_append
 from datastore_lab.errors import (
     AlreadyExists,
     BadKey,
@@ -474,7 +474,7 @@ def test_small_rows_share_a_batch_and_large_ones_do_not_wait(tmp_path):
     appender.close({})
     counts = [batch.num_rows for batch in engine._find()["s",].batches()]
     assert sum(counts) == 1300
-    assert max(counts) * 8000 == _arrow_append._BATCH_BYTES
+    assert max(counts) * 8000 == arrow_append._BATCH_BYTES
     engine.close()
 
 

@@ -16,7 +16,7 @@ from datastore_lab.acquire import documents
 from datastore_lab.acquire.writers import StoreWriter
 from datastore_lab.errors import EngineError, StreamError
 from datastore_lab.records import Block, Writer
-from datastore_lab.registry import WRITERS
+from datastore_lab.registry import SUFFIXES, WRITERS
 from datastore_lab.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 8_000_000
 _POLL = 0.02
 """Seconds between two looks at the rings: writing in batches costs less than being woken per block."""
-
-_WRITERS = {
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".hdf": "hdf5",
-    ".nc": "hdf5",
-    ".zarr": "zarr",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-}
 
 
 class Mark(NamedTuple):
@@ -229,10 +219,10 @@ def _writer_name(place: Any) -> str | None:
     if not isinstance(place, (str, os.PathLike)):
         raise TypeError(f"a run writes to a path, a Store or a writer, not to {type(place).__name__}")
     suffix = Path(place).suffix.lower()
-    name = _WRITERS.get(suffix) or (suffix[1:] if suffix and WRITERS.find(suffix[1:]) else None)
+    name = SUFFIXES.get(suffix) or (suffix[1:] if suffix and WRITERS.find(suffix[1:]) else None)
     if name is None:
         raise EngineError(
-            f"no writer is known for {str(place)!r}; use one of the suffixes {', '.join(_WRITERS)}",
+            f"no writer is known for {str(place)!r}; use one of the suffixes {', '.join(SUFFIXES)}",
             key=str(place),
         )
     return name

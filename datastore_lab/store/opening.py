@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.errors import AlreadyExists, EngineError
-from datastore_lab.registry import ENGINES
+from datastore_lab.registry import ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 
 if TYPE_CHECKING:
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from datastore_lab.records import Engine
 
 MODES = ("r", "r+", "a", "w", "x")
-_SUFFIXES = {
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".hdf": "hdf5",
-    ".nc": "hdf5",
-    ".zarr": "zarr",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -94,7 +85,7 @@ def _from_file_url(text: str) -> str:
 
 
 def _engine_class(scheme: str, text: str) -> Any:
-    file_engines = set(_SUFFIXES.values())
+    file_engines = set(SUFFIXES.values())
     engine = None if scheme in file_engines else ENGINES.find(scheme)
     if engine is None:
         known = ", ".join(f"{name}://" for name in ["file", *ENGINES.names()] if name not in file_engines)
@@ -107,7 +98,7 @@ def _engine_class(scheme: str, text: str) -> Any:
 def _engine_name(place: Path) -> str:
     """Recognise what exists by its content, what is new by its suffix."""
     suffix = place.suffix.lower()
-    name = _SUFFIXES.get(suffix) or (suffix[1:] if suffix and ENGINES.find(suffix[1:]) else None)
+    name = SUFFIXES.get(suffix) or (suffix[1:] if suffix and ENGINES.find(suffix[1:]) else None)
     with contextlib.suppress(OSError):
         if place.is_dir() and (place / "zarr.json").is_file():
             return "zarr"
@@ -121,7 +112,7 @@ def _engine_name(place: Path) -> str:
     if name is None:
         raise EngineError(
             f"can't tell the format of {str(place)!r} from its name or content; use one of the suffixes "
-            f"{', '.join(_SUFFIXES)}",
+            f"{', '.join(SUFFIXES)}",
             key=str(place),
         )
     if name != "zarr" and place.is_dir():

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines import _arrow_types as types
+from datastore_lab.engines.arrow import types
 from datastore_lab.errors import Corrupt, Foreign, NotFound
 from datastore_lab.records import (
     ARRAY_ATTRIBUTES,

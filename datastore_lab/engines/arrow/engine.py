@@ -19,8 +19,8 @@ import pyarrow as pa
 import xxhash
 
 from datastore_lab import media
-from datastore_lab.engines._arrow_append import ArrowAppender
-from datastore_lab.engines._arrow_file import ArrowFile, Unfinished
+from datastore_lab.engines.arrow.append import ArrowAppender
+from datastore_lab.engines.arrow.file import ArrowFile, Unfinished
 from datastore_lab.errors import (
     AlreadyExists,
     BadKey,

@@ -13,8 +13,8 @@ import pyarrow.ipc
 import xxhash
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines import _arrow_types as types
-from datastore_lab.engines._arrow_file import CHECKSUMS, KEY, KIND, META
+from datastore_lab.engines.arrow import types
+from datastore_lab.engines.arrow.file import CHECKSUMS, KEY, KIND, META
 from datastore_lab.errors import AlreadyExists, EngineError, ReadOnly
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, Stat, check_rows
