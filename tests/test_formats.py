@@ -109,6 +109,7 @@ def test_what_can_not_be_written_yet_is_said():
 def test_the_size_is_computed_from_rate_and_duration():
     texts = " ".join(recommend(Camera(), duration="1 h")[0].reasons)
     assert "1 h takes 33.2 GB" in texts
+    assert "1 h takes 66.4 GB" in repr(recommend(Camera(), duration="1 h", safety=True)[0]), "two files"
     csv = next(a for a in recommend(Camera(), duration="1 h") if a.formats == ("csv",))
     assert any("several times that as text" in text for text in csv.objections)
     assert "1 min takes 24 GB" in repr(recommend(kind="series", rate="400 MB/s", duration="1 min"))

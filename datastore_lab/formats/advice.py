@@ -18,6 +18,7 @@ FAST = 1000.0
 """Samples per second above which a time series belongs into Arrow."""
 
 _SAFE_PAIR = ("hdf5", "arrow")
+_LEFT = "style='text-align:left'"
 
 
 class Recommendation(NamedTuple):
@@ -76,7 +77,11 @@ class Recommendations(Sequence[Recommendation]):
 
     def _repr_html_(self) -> str:
         rows = "".join(_html_row(answer) for answer in self._answers)
-        head = "<tr><th></th><th>Format</th><th>For</th><th>Against</th></tr>"
+        head = (
+            "<tr>"
+            + "".join(f"<th {_LEFT}>{text}</th>" for text in ("", "Format", "For", "Against"))
+            + "</tr>"
+        )
         return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
@@ -245,13 +250,13 @@ def _wishes(traits: list[Traits], question: Question) -> Iterator[tuple[bool, bo
         "grows while it is recorded",
         "is written when all is there",
     )
-    yield question.safety, len(traits) > 1, "two independent copies", "a single copy"
+    yield question.safety and len(traits) == 1, False, "", "a single copy"
 
 
 def _size_remarks(traits: list[Traits], question: Question) -> Iterator[tuple[bool, str]]:
     if question.nbytes is None or question.duration is None:
         return
-    took = f"{format_duration(question.duration)} takes {format_size(question.nbytes)}"
+    took = f"{format_duration(question.duration)} takes {format_size(question.nbytes * len(traits))}"
     if all(one.compresses for one in traits):
         yield True, f"{took} uncompressed"
     elif any(one.self_describing for one in traits):
@@ -273,7 +278,7 @@ def _html_row(answer: Recommendation) -> str:
         _html_list(answer.reasons),
         _html_list(answer.objections),
     ]
-    return "<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f"<td {_LEFT}>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _html_list(texts: Iterable[str]) -> str:
