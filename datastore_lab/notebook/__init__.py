@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from datastore_lab.notebook.browser import Browser
-    from datastore_lab.notebook.panel import Panel
+    from datastore_lab.notebook.live import Panel
 
 _Homes: TypeAlias = dict[str, tuple[str, ...]]
 
@@ -67,7 +67,7 @@ def panel(run: Any, *, fps: float = 30.0, window: float | None = None) -> Panel:
     Panel
         Shows itself as the last line of a cell.
     """
-    from datastore_lab.notebook.panel import Panel
+    from datastore_lab.notebook.live import Panel
 
     return Panel(run, fps=fps, window=window)
 

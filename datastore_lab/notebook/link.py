@@ -15,6 +15,9 @@ OPEN_LOOP = 0.1
 LONGEST = 0.5
 """Seconds between frames to the slowest page."""
 
+TOLERATED = 0.6
+"""Share of the frames that a page may drop before it gets fewer."""
+
 SILENCE = 30.0
 """Seconds after which a page that says nothing counts as gone; a living one speaks every five."""
 
@@ -70,13 +73,19 @@ class Link:
             if message.get("op") == "ready":
                 self._acked = self._sent  # what was under way to a page that is gone is not coming back
             elif message.get("op") == "ack":
-                self._acked = max(self._acked, min(int(message["seq"]), self._sent))
-                self._adapt(int(message.get("dropped", 0)))
+                acked = max(self._acked, min(int(message["seq"]), self._sent))
+                self._adapt(acked - self._acked, int(message.get("dropped", 0)))
+                self._acked = acked
 
-    def _adapt(self, dropped: int) -> None:
-        """Send no more than the page draws: what it drops has cost this computer as much as what it shows."""
-        slower = min(LONGEST, self.interval * 1.25)
-        self.interval = slower if dropped > self._dropped else max(self._shortest, self.interval * 0.95)
+    def _adapt(self, frames: int, dropped: int) -> None:
+        """Send less to a page that drops most of it: that costs this computer as much as what is shown.
+
+        Half of the frames may be dropped without meaning anything: the server's socket holds small
+        messages back and sends them in pairs.
+        """
+        behind = dropped - self._dropped > TOLERATED * frames
+        slower, quicker = min(LONGEST, self.interval * 1.25), max(self._shortest, self.interval * 0.95)
+        self.interval = slower if behind else quicker
         self._dropped = dropped
 
     @property
