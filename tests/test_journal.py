@@ -14,9 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datastore_lab.engines.hdf5 import layout
-from datastore_lab.engines.hdf5 import links
-from datastore_lab.engines.hdf5 import HDF5Engine
+from datastore_lab.engines.hdf5 import HDF5Engine, layout, links
 from datastore_lab.errors import EngineError, Locked
 from datastore_lab.records import Record
 from datastore_lab.testing import crash
