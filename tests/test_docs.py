@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -33,6 +35,17 @@ def test_the_guide_runs(tmp_path, monkeypatch):
     with open_store(path, "r") as store:
         assert {"host", "daq", "scan"} <= set(store.children())
         assert store.attrs("daq")["sample"] == "Cu-Zn 5"
+
+
+def test_the_guide_to_keeping_runs(tmp_path):
+    """In a process of its own: a cached function needs source that can be found again."""
+    script = tmp_path / "guide.py"
+    script.write_text("\n\n".join(blocks("docs/keeping.md")))
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"lab.h5", "results.h5", "workspace.h5", "workspace.json", "rates.h5"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
 
 
 def test_the_layout_is_read_by_other_programs(tmp_path, monkeypatch):
