@@ -309,3 +309,74 @@ def test_eight_threads_on_one_store(store):
         thread.join()
     assert len(store) == 40
     assert all((store[key] == int(str(key)[1])).all() for key in store)
+
+
+def test_a_record_is_read_as_of_one_commit_beside_a_thread_that_replaces_it(store):
+    stop = threading.Event()
+
+    def replace() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            store["k"] = {"a": np.full(20_000, number), "b": np.full(3, number), "number": number}
+
+    store["k"] = {"a": np.zeros(20_000, int), "b": np.zeros(3, int), "number": 0}
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        for _ in range(100):
+            value = store["k"]
+            assert {*value["a"].tolist(), *value["b"].tolist()} == {value["number"]}
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_growing_stream_is_read_with_arrays_of_equal_length(store):
+    spec = Stat("stream", {name: ArrayInfo("<f8", (0,), ("time",), 0, None) for name in "ab"}, {})
+    appender, stop = store.append("run", spec), threading.Event()
+
+    def grow() -> None:
+        while not stop.is_set():
+            appender.extend({"a": np.ones(100), "b": np.ones(100)})
+            appender.flush()
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        for _ in range(100):
+            arrays = store.record("run").arrays
+            assert len(arrays["a"]) == len(arrays["b"])
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_merging_keeps_what_lies_below_a_replaced_stream(store):
+    spec = Stat("stream", {"v": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {})
+    with open_store("memory://") as source:
+        for each in (store, source):
+            appender = each.append("run", spec)
+            appender.extend({"v": np.full(3, float(each is source))})
+            appender.close({})
+        store["run/notes"] = "kept"
+        assert store.merge_from(source, overwrite=True) == 1
+    assert store["run/notes"] == "kept"
+    assert store.record("run").arrays["v"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_merging_takes_the_record_at_the_node_itself(store):
+    with open_store("memory://") as source:
+        source["item"] = 1
+        source["item/part"] = 2
+        assert store.group("copy").merge_from(source.group("item")) == 2
+        assert dict(store) == {"copy": 1, "copy/part": 2}
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_a_store_stays_open_for_as_long_as_something_of_it_is_used(tmp_path, name):
+    with open_store(tmp_path / name) as store:
+        store["a"] = 1
+    assert list(open_store(tmp_path / name).children()) == ["a"]
+    with open_store(tmp_path / name).transaction():
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab import keys as _keys
@@ -10,10 +11,9 @@ from datastore_lab import media, objects
 from datastore_lab.errors import EngineError, NotFound, NotStorable, ReadOnly
 from datastore_lab.keys import Key, KeyLike
 from datastore_lab.records import ARRAYS, GROUP, RESERVED, Appender, Appends, Engine, Problem, Record, Stat
+from datastore_lab.store.reading import read_record
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     import xarray
 
 _COPY_BYTES = 32_000_000
@@ -155,12 +155,17 @@ class Store(MutableMapping[KeyLike, Any]):
         self.engine.update(self._for_change(key), _checked(attrs))
 
     def record(self, key: KeyLike) -> Record:
-        """Read a record as it is stored: kind, arrays, attributes and dimension names."""
-        full = self._full(key)
-        stat = self.engine.stat(full)
-        arrays = {name: self.engine.read(full, name) for name in stat.arrays}
-        dims = {name: info.dims for name, info in stat.arrays.items()}
-        return Record(stat.kind, arrays, stat.meta, dims)
+        """Read a record as it is stored: kind, arrays, attributes and dimension names.
+
+        All of it is of one commit, also beside a writer; of a stream that grows, the rows that were there
+        when reading began.
+
+        Raises
+        ------
+        EngineError
+            If a writer in another process replaces the record faster than it can be read.
+        """
+        return read_record(self.engine, self._full(key))
 
     def write(self, key: KeyLike, record: Record) -> None:
         """Put a record as it is, without a codec."""
@@ -194,7 +199,7 @@ class Store(MutableMapping[KeyLike, Any]):
 
     def children(self, key: KeyLike = ()) -> Iterator[str]:
         """Yield the names of the nodes right below one node."""
-        return self.engine.children(self._full(key))
+        yield from self.engine.children(self._full(key))
 
     def group(self, key: KeyLike) -> Store:
         """Give the store of everything below a node; it need not exist yet."""
@@ -236,7 +241,7 @@ class Store(MutableMapping[KeyLike, Any]):
         copied = 0
         with self.engine.transaction():
             for key in list(other.keys_below()):
-                if not key or (not overwrite and key in self and self.stat(key).kind != GROUP):
+                if not overwrite and key in self and self.stat(key).kind != GROUP:
                     continue
                 self._copy(other, key)
                 copied += 1
@@ -245,10 +250,16 @@ class Store(MutableMapping[KeyLike, Any]):
     def _copy(self, other: Store, key: Key) -> None:
         stat = other.stat(key)
         sizes = {info.shape[0] if info.shape else -1 for info in stat.arrays.values()}
-        if stat.kind not in {"stream", ARRAYS} or len(sizes) != 1 or -1 in sizes:
+        replaces = key in self and self.stat(key).kind != GROUP
+        if (
+            stat.kind not in {"stream", ARRAYS}
+            or len(sizes) != 1
+            or -1 in sizes
+            or (replaces and any(self.children(key)))  # which have to stay
+        ):
             self.write(key, other.record(key))
             return
-        if key in self and self.stat(key).kind != GROUP:
+        if replaces:
             self.delete(key)
         empty = {name: info._replace(shape=(0, *info.shape[1:])) for name, info in stat.arrays.items()}
         target, source = self.append(key, stat._replace(arrays=empty)), other._full(key)
@@ -285,9 +296,15 @@ class Store(MutableMapping[KeyLike, Any]):
 
     # -- the engine's services --------------------------------------------------------------------------
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """All changes inside are one atomic, durable commit; an exception undoes them."""
-        return self.engine.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes inside are one atomic, durable commit; an exception undoes them.
+
+        In a transaction inside another one an exception that is caught between the two undoes nothing: only
+        the outer one ends in a commit.
+        """
+        with self.engine.transaction():
+            yield
 
     def revision(self) -> int:
         """Give a number that grows with every commit."""
