@@ -135,6 +135,38 @@ SESSIONS: dict[str, list[Session]] = {
     ],
     "forced": [Session("", "y = 1", "y", 1, MISS), Session("", "y = 1", "y", 1, MISS, "--force"), Session("", "y = 1", "y", 1, HIT)],
     "read only": [Session("", "y = 1", "y", 1, MISS, "-r"), Session("", "y = 1", "y", 1, MISS), Session("", "y = 1", "y", 1, HIT, "-r")],
+    "two names of one object": [Session("", "a = [1]\nb = a\na", "(b.append(2), a, b, _)", (None, [1, 2], [1, 2], [1, 2]), step) for step in (MISS, HIT)],
+    "another name of an input": [Session("d = [1]", "e = d\nf = [e]", "(e.append(2), d, e)", (None, [1, 2], [1, 2]), step) for step in (MISS, HIT)],
+    "another name of an input that is left out": [
+        Session("d = [1]", "e = d", "(e, e is d)", ([1], True), MISS, "-x d"),
+        Session("d = [2]", "e = d", "(e, e is d)", ([1], False), HIT, "-x d"),
+    ],
+    "changed in place, and known to others": [
+        Session(f"x = {made}\nothers = [x]\nother = x", cell, "(other is x, bool(str(others[0]) == str(x)), len(x))", (True, True, size), step)
+        for made, cell, size in [("[1]", "x.append(2)", 2), ("{1: 2}", "x[3] = 4", 2), ("{1}", "x |= {2}", 2), ("np.zeros(2)", "x += 1", 2)]
+        for step in (MISS, HIT)
+    ],
+    "table changed in place that has two names": [Session("t = pd.DataFrame({'a': [1]})\nu = t", "t['b'] = 2", "(list(u), u is t)", (["a", "b"], True), step) for step in (MISS, HIT)],
+    "view of an array changed in place": [Session("a = np.zeros(3)\nv = a[:2]", "a += 1", "v.tolist()", [1.0, 1.0], step) for step in (MISS, HIT)],
+    "assigned by a function": [Session("", "def f():\n    global n\n    n = 1\nf()\ny = 2", "(n, y)", (1, 2), step) for step in (MISS, HIT)],
+    "assigned by text": [Session("", "get_ipython().run_cell('n = 1')\ny = 2", "(n, y)", (1, 2), step) for step in (MISS, HIT)],
+    "deleted by a function": [Session("n = 1\ndef f():\n    global n\n    del n", "f()", "'n' in globals()", False, step) for step in (MISS, HIT)],
+    "imported with a star": [Session("", "from math import *\ny = floor(2.5)", "(y, ceil(2.5))", (2, 3), step) for step in (MISS, HIT)],
+    "seeded in the cell": [
+        Session(f"import random\n{draw}(5)", f"{seed}(1)\nx = {draw}(1000)", f"(int(x), {draw}(1000))", value, step)
+        for seed, draw, value in [("random.seed", "random.randrange", (137, 582)), ("np.random.seed", "np.random.randint", (37, 235))]
+        for step in (MISS, HIT)
+    ],
+    "seeded before the cell": [
+        Session(f"np.random.seed({seed})", "x = np.random.randint(1000)", "(int(x), np.random.randint(1000))", value, step)
+        for seed, value, step in [(1, (37, 235), MISS), (1, (37, 235), HIT), (2, (168, 527), MISS), (2, (168, 527), HIT)]
+    ],
+    "random seeded before the cell": [
+        Session(f"import random\nrandom.seed({seed})", "x = random.randrange(1000)", "(x, random.randrange(1000))", value, step)
+        for seed, value, step in [(1, (137, 582), MISS), (1, (137, 582), HIT), (2, (978, 883), MISS)]
+    ],
+    "value of the cell": [Session("7\n8", "x = 4\nx + 1", "(_, x, 'value of this cell' in globals())", (5, 4, False), step) for step in (MISS, HIT)],
+    "value of the cell that can't be stored": [Session("", "x = 4\nimport threading\nthreading.Lock()", "x", 4, step) for step in (MISS, HIT)],
     "kinds of values": [
         Session("", "a = np.arange(3)\nb = (1, 'x', None)\nc = {'k': [1.5]}\nd = pd.Series([1, 2])\ne = {1, 2}",
                 "(a.tolist(), b, c, d.tolist(), e)", ([0, 1, 2], (1, "x", None), {"k": [1.5]}, [1, 2], {1, 2}), step)

@@ -7,16 +7,20 @@ records of their own below ``"variables"``.
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
+import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastore_lab import media
-from datastore_lab.cache import entries, sources
+from datastore_lab.cache import entries, identity, sources
+from datastore_lab.cache.guards import MISSING
 from datastore_lab.cache.hashing import hexdigest, join
 from datastore_lab.cache.key import LAYOUT
+from datastore_lab.cache.reading import bound_names
 from datastore_lab.cache.walk import Walk
 from datastore_lab.errors import NotFound, NotStorable
 
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
     from datastore_lab.store import Store
 
 VARIABLES = "variables"
+
+SHOWN = "value of this cell"
+"""The name, which no variable can have, under which the value that the cell showed is kept."""
 
 _NOT_VALUES = ("code of ", "version of ", "docstring of ", "names in ", "imports of ")
 
@@ -91,6 +98,82 @@ def mutated(before: Mapping[str, str], after: Mapping[str, str], assigned: Itera
     return found
 
 
+def left(
+    cell: Cell,
+    inputs: tuple[Mapping[str, str], Mapping[str, str]],
+    before: Mapping[str, Any],
+    space: Mapping[str, Any],
+    *,
+    keep: Iterable[str],
+    hidden: Container[str],
+) -> list[str]:
+    """Name the variables that a cell leaves behind.
+
+    Parameters
+    ----------
+    cell : Cell
+    inputs : tuple of two mappings
+        The parts of what the cell reads, before and after it ran.
+    before, space : mapping
+        The variables before and after.
+    keep : iterable of str
+        The ones wanted; without any all that were assigned, also by what the cell calls.
+    hidden : container of str
+        Variables of the shell's own.
+
+    Raises
+    ------
+    NotStorable
+        If something could not be restored.
+    """
+    stale = [name for name in cell.assumed if name in before and space.get(name) is before[name]]
+    if stale:
+        raise NotStorable(
+            f"{stale[0]!r} may come from before the cell: assign it in front of the loop", key=stale[0]
+        )
+    missing = [name for name in keep if name not in space]
+    if missing:
+        raise NotStorable(f"the cell has not assigned {missing[0]!r}", key=missing[0])
+    defined = {name for node in cell.definitions for name in _defined(node)}
+    changed = mutated(*inputs, {*cell.writes, *defined})
+    unseen = [name for name in changed if name not in space]
+    if unseen:
+        raise NotStorable(f"the cell changes {unseen[0]} in place, which can't be restored", key=unseen[0])
+    rebound = [name for name, value in space.items() if before.get(name, MISSING) is not value]
+    others = [name for name in rebound if name not in defined and not _is_own(name, hidden)]
+    wanted = list(keep) or [*(name for name in cell.writes if name in space), *others]
+    return list(dict.fromkeys([*wanted, *changed]))
+
+
+def _defined(statement: ast.stmt) -> Iterable[str]:
+    """Name what a definition binds, the names behind the star of an import included."""
+    names = bound_names(statement)
+    if isinstance(statement, ast.ImportFrom) and "*" in names and statement.module in sys.modules:
+        return vars(sys.modules[statement.module])
+    return names
+
+
+def _is_own(name: str, hidden: Container[str]) -> bool:
+    return name in hidden or (name.startswith("__") and name.endswith("__"))
+
+
+def result(
+    names: list[str],
+    space: Mapping[str, Any],
+    before: Mapping[str, Any],
+    *,
+    reads: Iterable[str],
+    ignore: Iterable[str],
+    shown: tuple[Any, ...],
+) -> Result:
+    """Put together what a cell leaves behind: each object once, and its own value if it was shown."""
+    kept = {name: space[name] for name in names} | ({SHOWN: shown[0]} if shown else {})
+    keyed = {name: before[name] for name in reads if name in before and name not in ignore}
+    twins, in_place = identity.same(kept, {**space, **kept}, keyed)
+    attrs = {"variables": names, "same": twins, "in_place": in_place}
+    return Result({name: value for name, value in kept.items() if name not in twins}, [], attrs)
+
+
 def load(store: Store, key: CellKey) -> Result | None:
     """Read the result of a cell; None if there is none, or if a part of it is damaged."""
     place = entries.entry_key(key.owner, key.key)
@@ -98,7 +181,7 @@ def load(store: Store, key: CellKey) -> Result | None:
     if found is None:
         return None
     variables = {}
-    for name in found.attrs["variables"]:
+    for name in found.attrs["stored"]:
         value = entries.fetch(store, (*place, VARIABLES, name))
         if value is None:
             return None
@@ -151,10 +234,16 @@ def save(
             if name not in modules:
                 size = _keep(store, (*place, VARIABLES, name), name, value, optional)
                 sizes.update({} if size is None else {name: size})
+        lost = result.variables.keys() - sizes.keys() - modules.keys()
+        for name, other in result.attrs["same"].items():
+            if other in lost:
+                raise NotStorable(f"the variable {name!r} is {other!r}, which can't be stored", key=name)
         total = sum(sizes.values())
         attrs = {
             **result.attrs,
-            "variables": list(sizes),
+            "variables": [name for name in result.attrs["variables"] if name not in lost],
+            "shown": SHOWN in sizes or SHOWN in modules or SHOWN in result.attrs["same"],
+            "stored": list(sizes),
             "modules": modules,
             "total": total,
             "parts": key.parts,

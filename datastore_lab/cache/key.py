@@ -15,7 +15,7 @@ from datastore_lab.errors import NotStorable
 if TYPE_CHECKING:
     from datastore_lab.cache.guards import Guards
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Part of every key; grows whenever the meaning of keys changes."""
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -39,6 +39,8 @@ class Cell(NamedTuple):
         Imports, functions and classes: run again on a hit, instead of being stored.
     docs : bool
         Whether the cell reads docstrings.
+    seeds : bool
+        Whether it seeds something itself.
     """
 
     tree: ast.Module
@@ -49,6 +51,7 @@ class Cell(NamedTuple):
     imports: tuple[Import, ...]
     definitions: list[ast.stmt]
     docs: bool
+    seeds: bool
 
 
 def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], str] = str) -> Cell:
@@ -92,6 +95,7 @@ def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], 
         tuple(scan.imports),
         definitions,
         docs,
+        any(isinstance(node, ast.Attribute) and node.attr == "seed" for node in ast.walk(tree)),
     )
 
 

@@ -47,6 +47,11 @@ class Recorder:
         self._quiet = 0
         self._clear_next = False
 
+    @property
+    def has_result(self) -> bool:
+        """Whether the value of the cell was shown, and has not been cleared since."""
+        return any("result" in item for item in self.items)
+
     @contextlib.contextmanager
     def recording(self) -> Iterator[Recorder]:
         """Record what is shown inside."""
@@ -101,7 +106,7 @@ class Recorder:
             with self._unrecorded():
                 clear(wait)
 
-        with _patched(publisher, publish=tee, clear_output=tee_clear):
+        with patched(publisher, publish=tee, clear_output=tee_clear):
             yield
 
     @contextlib.contextmanager
@@ -121,7 +126,7 @@ class Recorder:
             finish()
             self._quiet -= 1
 
-        with _patched(
+        with patched(
             hook, start_displayhook=tee_start, write_format_data=tee_write, finish_displayhook=tee_finish
         ):
             yield
@@ -196,7 +201,7 @@ def _show_result(hook: Any, item: Item) -> None:
 
 
 @contextlib.contextmanager
-def _patched(target: Any, **functions: Any) -> Iterator[None]:
+def patched(target: Any, **functions: Any) -> Iterator[None]:
     """Put functions in front of the methods of one object, for a while."""
     for name, function in functions.items():
         setattr(target, name, function)

@@ -12,19 +12,21 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.core.magic_arguments import MagicArgumentParser
 
 from datastore_lab import units
-from datastore_lab.cache import cells, entries
-from datastore_lab.cache.cells import CellKey, Result
-from datastore_lab.cache.reading import Cell, bound_names, read_cell
+from datastore_lab.cache import cells, chance, entries, identity
+from datastore_lab.cache.reading import Cell, read_cell
 from datastore_lab.errors import LabError, NotStorable
-from datastore_lab.notebook.cache_capture import Recorder, replay
+from datastore_lab.notebook.cache_capture import Recorder, patched, replay
 from datastore_lab.store import Store, open_store
+
+if TYPE_CHECKING:
+    from datastore_lab.cache.cells import CellKey, Result
 
 DEFAULT = "datastore_lab_cache.h5"
 """The store of cells that name no other one; in the working folder, which in Jupyter is the notebook's."""
@@ -63,7 +65,10 @@ class CacheMagics(Magics):
 
         STORE is a variable that holds a Store, or a path that ends in .h5, .hdf5 or .zarr; without one the
         results lie in ``datastore_lab_cache.h5`` in the working folder. VARS are the variables to keep;
-        without them all that the cell assigns or changes in place are kept.
+        without them all that the cell assigns or changes in place are kept. Output, the seeded state of
+        ``random`` and ``numpy.random``, imports, functions and classes come back as well; what else a cell
+        changes (settings of a library, the environment, the working folder, files) does not: do that in a
+        cell of its own.
 
         -n, --name      Keep the cell's results under a name of their own.
         -x, --ignore    Variables that the results do not depend on, separated by commas.
@@ -88,11 +93,11 @@ class CacheMagics(Magics):
         cell = self._read(text)
         key = None if cell is None else self._key(request, cell, text)
         if cell is None or key is None:
-            self._run(body)
+            self._run(body, text)
             return
-        found = None if request.force else cells.load(request.store, key)
+        found = None if request.force else self._found(request, key)
         if found is None or not self._restored(request, cell, text, body, found):
-            self._compute(request, cell, key, body)
+            self._compute(request, cell, key, text, body)
 
     def _read(self, text: str) -> Cell | None:
         """Analyse a cell; None if it is not Python: running it shows the error as without the magic."""
@@ -116,8 +121,17 @@ class CacheMagics(Magics):
             name=request.name,
             keep=request.keep,
             ignore=request.ignore,
-            quiet=text.rstrip().endswith(";"),
+            quiet=self.shell.displayhook.semicolon_at_end_of_expression(text),
         )
+
+    def _found(self, request: _Request, key: CellKey) -> Result | None:
+        """Look a result up; None, and a line that says why, if it hangs on other random numbers."""
+        found = cells.load(request.store, key)
+        other = None if found is None else chance.other(found.attrs["random"])
+        if other is None:
+            return found
+        self._say(request, f"{other} is not in the state that it was in, the cell runs again")
+        return None
 
     def _restored(self, request: _Request, cell: Cell, text: str, body: str, found: Result) -> bool:
         """Put back what the cell left behind; False if its definitions no longer run."""
@@ -131,10 +145,14 @@ class CacheMagics(Magics):
             space.update(before)
             self._say(request, f"✗ what is cached can't be restored, the cell runs again: {error!r}")
             return False
-        space.update(found.variables)
+        identity.bind(space, before, found.variables, found.attrs["same"], found.attrs["in_place"])
         for name in found.attrs["deleted"]:
             space.pop(name, None)
+        shown = space.pop(cells.SHOWN) if found.attrs["shown"] else None
+        chance.move(found.attrs["random"])
         replay(self.shell, found.output)
+        if found.attrs["shown"]:
+            self.shell.displayhook.update_user_ns(shown)
         self._say(request, _restored_line(found))
         return True
 
@@ -148,70 +166,64 @@ class CacheMagics(Magics):
         with self.shell.builtin_trap:
             exec(compiler(module, file, "exec"), self.shell.user_ns)  # noqa: S102 (the user's own cell)
 
-    def _compute(self, request: _Request, cell: Cell, key: CellKey, body: str) -> None:
+    def _compute(self, request: _Request, cell: Cell, key: CellKey, text: str, body: str) -> None:
         __tracebackhide__ = True
-        space = self.shell.user_ns
-        before = {name: space[name] for name in cell.assumed if name in space}
+        before, states = dict(self.shell.user_ns), chance.now()
         recorder = Recorder(self.shell)
         begin = time.perf_counter()
         with recorder.recording():
-            self._run(body)
+            value = self._run(body, text)
         seconds = time.perf_counter() - begin
         if request.readonly or not request.store.writable:
             self._say(request, f"● ran {_spent(seconds)} · not stored: read only")
             return
+        attrs = {
+            "function": key.owner,
+            "created": entries.now(),
+            "seconds": seconds,
+            "source": body,
+            "deleted": [name for name in (*cell.writes, *before) if name not in self.shell.user_ns],
+            "random": chance.moved(states, chance.now(), seeds=cell.seeds),
+        }
         try:
-            stale = [name for name, value in before.items() if space.get(name) is value]
-            if stale:
-                raise NotStorable(
-                    f"{stale[0]!r} may come from before the cell: assign it in front of the loop",
-                    key=stale[0],
-                )
-            names = self._kept(request, cell, key)
-            attrs = self._attrs(cell, key, body, seconds)
-            result = Result({name: space[name] for name in names}, recorder.items, attrs)
-            size = cells.save(request.store, key, result, () if request.keep else cell.passing)
+            optional = {cells.SHOWN, *(() if request.keep else cell.passing)}
+            names = self._left(request, cell, key, before)
+            shown = (value,) if recorder.has_result else ()
+            result = cells.result(
+                names, self.shell.user_ns, before, reads=cell.reads, ignore=request.ignore, shown=shown
+            )
+            result = result._replace(output=recorder.items, attrs={**attrs, **result.attrs})
+            size = cells.save(request.store, key, result, optional)
         except (LabError, OSError) as error:
             self._say(request, f"✗ ran {_spent(seconds)} · not cached: {error}")
         else:
             listed = ", ".join(names) or "output"
             self._say(request, f"● ran {_spent(seconds)} · stored {listed} · {units.format_size(size)}")
 
-    def _kept(self, request: _Request, cell: Cell, key: CellKey) -> list[str]:
-        """Choose the variables to store, and refuse what could not be restored."""
-        space = self.shell.user_ns
-        after = cells.parts_of(cell, space, request.ignore)
-        assigned = [*cell.writes, *(name for node in cell.definitions for name in bound_names(node))]
-        changed = cells.mutated(key.parts, after, assigned)
-        missing = [name for name in request.keep if name not in space]
-        if missing:
-            raise NotStorable(f"the cell has not assigned {missing[0]!r}", key=missing[0])
-        hidden = [name for name in changed if name not in space]
-        if hidden:
-            what = f"the cell changes {hidden[0]} in place, which can't be restored"
-            raise NotStorable(what, key=hidden[0])
-        wanted = request.keep or [name for name in cell.writes if name in space]
-        return list(dict.fromkeys([*wanted, *changed]))
-
-    def _attrs(self, cell: Cell, key: CellKey, body: str, seconds: float) -> dict[str, Any]:
-        return {
-            "function": key.owner,
-            "created": entries.now(),
-            "seconds": seconds,
-            "source": body,
-            "deleted": [name for name in cell.writes if name not in self.shell.user_ns],
-        }
+    def _left(self, request: _Request, cell: Cell, key: CellKey, before: dict[str, Any]) -> list[str]:
+        shell = self.shell
+        after = cells.parts_of(cell, shell.user_ns, request.ignore)
+        hidden = {*shell.user_ns_hidden, "_exit_code"}
+        return cells.left(cell, (key.parts, after), before, shell.user_ns, keep=request.keep, hidden=hidden)
 
     # -- running --------------------------------------------------------------------------------------
 
-    def _run(self, body: str) -> None:
-        """Run a cell as the shell runs any other; its error is raised once, as that of the whole cell."""
+    def _run(self, body: str, text: str) -> Any:
+        """Run a cell as the shell runs any other; its error is raised once, as that of the whole cell.
+
+        Returns
+        -------
+        object
+            The value of the cell.
+        """
         __tracebackhide__ = True
-        with self._errors_unshown():
+        quiet = self.shell.displayhook.semicolon_at_end_of_expression
+        with self._errors_unshown(), patched(self.shell.displayhook, quiet=lambda: quiet(text)):
             result = _run_beside(self.shell, body) if self._needs_loop(body) else self.shell.run_cell(body)
         error = result.error_before_exec or result.error_in_exec
         if error is not None:
             raise error
+        return result.result
 
     def _needs_loop(self, body: str) -> bool:
         """Tell whether the cell awaits something while a loop, the kernel's, runs already in this thread."""
@@ -224,13 +236,8 @@ class CacheMagics(Magics):
     @contextlib.contextmanager
     def _errors_unshown(self) -> Iterator[None]:
         names = ("showtraceback", "showsyntaxerror", "showindentationerror")
-        for name in names:
-            setattr(self.shell, name, _show_nothing)
-        try:
+        with patched(self.shell, **dict.fromkeys(names, _show_nothing)):
             yield
-        finally:
-            for name in names:
-                delattr(self.shell, name)
 
     # -- options --------------------------------------------------------------------------------------
 
@@ -340,7 +347,7 @@ def _run_beside(shell: Any, body: str) -> Any:
 
 
 def _restored_line(found: Result) -> str:
-    names = ", ".join(found.variables) or "output"
+    names = ", ".join(found.attrs["variables"]) or "output"
     size = found.attrs["total"] + found.attrs["nbytes"]
     saved = _spent(found.attrs["seconds"])
     return f"✓ cached {_age(found.attrs['created'])} · {names} · {units.format_size(size)} · saved {saved}"
