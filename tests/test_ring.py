@@ -307,6 +307,32 @@ def test_copies_stay_as_they_were():
     assert check(mine) == check(newest) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("kind", [np.uint64, np.int32, np.uint8])
+def test_the_sequence_numbers_of_a_driver_may_be_of_any_integer_type(kind):
+    ring = RingBuffer(SPEC, samples=100)
+    cursor = ring.cursor()
+    ring.push(block(0, 100)._replace(first=kind(0)))
+    ring.push(block(100, 100)._replace(first=kind(100)))
+    ring.skip(block(201, 100)._replace(first=kind(201)))
+    assert (ring.device_gaps, ring.skipped, ring.produced) == ([[200, 200]], [[201, 300]], 301)
+    assert cursor.gaps == [[0, 99]]
+    with pytest.raises(StreamError, match=r"2\.5, which is no integer"):
+        ring.push(block(400, 1)._replace(first=2.5))
+
+
+def test_a_growing_cursor_keeps_small_blocks_together():
+    ring = RingBuffer(SPEC, samples=400)
+    cursor = ring.cursor("grow")
+    for first in range(2000):
+        ring.push(block(first, 1))
+    assert len(cursor._kept) <= 20
+    seen = []
+    while (got := cursor.read()) is not None:
+        seen += check(got)
+    assert seen == list(range(2000))
+    law(cursor)
+
+
 def test_a_later_cursor_begins_at_the_head():
     ring = RingBuffer(SPEC, samples=10)
     ring.push(block(5, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -471,6 +472,133 @@ def test_an_error_in_the_with_block_stops_the_run_and_goes_on_its_way():
         with pytest.raises(ZeroDivisionError), acquire(Counter(), to=store) as run:
             raise ZeroDivisionError
         assert run.state == "stopped"
+
+
+def test_a_start_that_failed_may_be_tried_again(tmp_path):
+    path, counter = tmp_path / "run.h5", Counter(20)
+    with open_store(path) as store:
+        store["counter"] = "taken"
+    run = acquire(counter, to=path, start=False)
+    with pytest.raises(AlreadyExists):
+        run.start()
+    path.unlink()
+    run.start()
+    assert counter.done.wait(30)
+    run.stop()
+    with open_store(path, "r") as store:
+        assert check_account(store)[0] == list(range(20))
+        assert store.stat("counter").meta["exit_status"] == "success"
+
+
+def test_a_mark_that_was_accepted_is_in_the_file():
+    for _ in range(20):
+        with open_store("memory://") as store:
+            run, accepted = acquire(Counter(10), to=store, duration=0.01), 0
+            with contextlib.suppress(StreamError):
+                while accepted < 1_000_000:
+                    run.mark("again")
+                    accepted += 1
+            assert run.wait(20)
+            assert 0 < accepted < 1_000_000
+            assert store.stat("marks").arrays["text"].shape == (accepted,)
+
+
+def test_a_device_or_a_writer_may_stop_its_own_run():
+    class Stopping(Counter):
+        def read(self, timeout):
+            if self.first == 50:
+                run.stop()
+            return super().read(timeout)
+
+    with open_store("memory://") as store:
+        run = acquire(Stopping(50), to=store, start=False)
+        run.start()
+        assert run.wait(10)
+        assert check_account(store)[0] == list(range(50))
+    slow = Slow()
+    slow.flush = lambda: run.stop()
+    run = acquire(Counter(), to=slow, flush_interval=0.01, start=False)
+    run.start()
+    assert run.wait(10)
+    assert run.state == "stopped"
+
+
+def test_a_writer_that_waits_for_its_own_run_is_an_error():
+    slow = Slow()
+    slow.flush = lambda: run.wait()
+    run = acquire(Counter(), to=slow, flush_interval=0.01, start=False)
+    run.start()
+    with pytest.raises(StreamError, match="can't wait"):
+        run.wait(10)
+
+
+def test_a_thread_that_cannot_be_started_ends_the_run(monkeypatch):
+    began = threading.Thread.start
+
+    def start(thread):
+        if thread.name in refused:
+            raise RuntimeError("can't start new thread")
+        began(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with open_store("memory://") as store:
+        refused = {"run counter"}
+        run = acquire(Counter(), to=store)
+        with pytest.raises(StreamError, match="new thread"):
+            run.wait(20)
+        assert store.stat("counter").meta["exit_status"] == "fail"
+        refused = {"run"}
+        run = acquire(Counter(), to=store.group("second"), start=False)
+        with pytest.raises(RuntimeError, match="new thread"):
+            run.start()
+        assert run.state == "ready"
+        run.stop()
+
+
+def test_a_run_of_centuries_can_be_stopped():
+    run = acquire(Counter(10), duration=1e10)
+    run.stop()
+    assert run.state == "stopped"
+
+
+def test_what_stopping_a_broken_device_says_does_not_hide_why_it_broke():
+    device = Faulty(Counter(10_000), raise_after=3)
+    device.stop = lambda: 1 / 0
+    with pytest.raises(DeviceFailed, match="cable was pulled") as caught:
+        acquire(device).wait(20)
+    assert "ZeroDivisionError" in str(caught.value.__cause__.__notes__)
+
+
+def test_blocks_without_samples_are_silence():
+    device = Counter(0, rate=1000.0)
+    device.read = lambda timeout: Block(0, np.empty(0, "i8"), {"n": np.empty((0, 4), "i8")})
+    with pytest.raises(DeviceFailed, match="fell silent"):
+        acquire(device, silence=0.1).wait(20)
+
+
+def test_the_time_that_a_writer_takes_is_not_the_devices_silence():
+    class Bursts(Counter):
+        def read(self, timeout):
+            self.turn = not getattr(self, "turn", False)
+            return super().read(timeout) if self.turn else None
+
+    slow = Slow(0.4)
+    device = Bursts(60, 10, rate=1000.0)
+    run = acquire(device, to=slow, ring={"samples": 10}, silence=0.2)
+    until(lambda: run.stats()["counter"]["writers"][repr(slow)]["written"] >= 40 or run.error)
+    assert run.error is None
+    slow.gate.set()
+    run._halt()
+
+
+def test_the_rate_of_a_silent_device_goes_down():
+    device = Counter(3000, 1)
+    with acquire(device) as run:
+        device.total = 2**60
+        until(lambda: run.stats()["counter"]["rate"] > 0)
+        device.total = 0
+        measured = run.stats()["counter"]["rate"]
+        until(lambda: run.stats()["counter"]["rate"] < measured / 4)
 
 
 def test_states():

@@ -270,7 +270,9 @@ class Grow:
         with cursor._reading:
             while not cursor.closed and cursor._position < tail:
                 start = cursor._position
-                stop = min(tail, ring._segment_end(start), start + max(1, room))
+                # more than asked for: to keep sample by sample would take many times the limit in overhead
+                wanted = max(tail, start + ring._piece)
+                stop = min(wanted, ring._segment_end(start), start + max(1, room))
                 block = ring._block(ring._sequence_at(start), ring._copy(start, stop))
                 with ring._lock:
                     cursor._kept.append(block)

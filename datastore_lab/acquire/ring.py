@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import operator
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -166,19 +167,20 @@ class RingBuffer:
             If the ring is closed, the block is not as described, or its sequence numbers were there before.
         """
         given = self._check(block)
-        count = len(block.time)
+        first, count = _number(block), len(block.time)
         with self._producer:
-            self._follow(block.first, count)
+            self._follow(first, count)
             for start in range(0, count, self._piece):
                 self._push_piece(given, start, min(start + self._piece, count))
 
     def skip(self, block: Block) -> None:
         """Leave a block out on purpose (a pause): its range goes into `skipped`, not into a loss."""
         self._check(block)
+        first = _number(block)
         with self._producer, self._lock:
-            self._note_jump(block.first)
-            self._expected = block.first + len(block.time)
-            ranges.add(self._skipped, block.first, self._expected - 1)
+            self._note_jump(first)
+            self._expected = first + len(block.time)
+            ranges.add(self._skipped, first, self._expected - 1)
 
     def close(self) -> None:
         """Say that nothing more will come; whoever waits is woken. What is in the ring can still be read."""
@@ -338,6 +340,16 @@ class RingBuffer:
         self._cursors = tuple(other for other in self._cursors if other is not cursor)
         self._arrived.notify_all()
         self._room.notify_all()
+
+
+def _number(block: Block) -> int:
+    """Give the sequence number as Python's own integer: a driver's uint32 would wrap in the accounts."""
+    try:
+        return operator.index(block.first)
+    except TypeError as error:
+        raise StreamError(
+            f"a block begins at sequence number {block.first!r}, which is no integer"
+        ) from error
 
 
 def _columns(spec: Stat) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:

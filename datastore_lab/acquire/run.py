@@ -54,7 +54,9 @@ class Run:
         self._duration = duration
         self._marks: list[Mark] = []
         self._lock = threading.RLock()
-        self._ending, self._paused, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._begun, self._ending, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._paused = threading.Event()
         self._recorded, self._since = 0.0, 0.0  # seconds before the last pause; when it last went on
 
     # -- to steer --------------------------------------------------------------------------------------
@@ -102,12 +104,15 @@ class Run:
             If the run is not going on.
         """
         with self._lock:
-            if self.state not in {"running", "paused"}:
-                raise StreamError(f"this run is {self.state}, so there is nothing to mark")
+            if self.state not in {"running", "paused"} or self._ending.is_set():
+                state = "ending" if self.state in {"running", "paused"} else self.state
+                raise StreamError(f"this run is {state}, so there is nothing to mark")
             self._note("mark", str(text))
 
     def stop(self) -> None:
         """End the run, and return when everything is written.
+
+        Called by one of its own devices or writers it returns at once: the run ends when they have returned.
 
         Raises
         ------
@@ -115,7 +120,8 @@ class Run:
             If the run failed.
         """
         self._halt()
-        self.wait()
+        if not self._inside():
+            self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run is over; says whether it is.
@@ -125,8 +131,10 @@ class Run:
         Raises
         ------
         DeviceFailed, StreamError
-            If the run failed.
+            If the run failed, or if one of its own devices or writers asks: it would wait for itself.
         """
+        if self._inside():
+            raise StreamError("a device or a writer can't wait for the run that it belongs to")
         try:
             over = self._over.wait(timeout) if self.state != "ready" else False
         except KeyboardInterrupt:
@@ -222,6 +230,7 @@ class Run:
             document = documents.start_document(self.metadata, list(self._streams))
             for target in opened:
                 target.begin(document, list(self._streams.values()), self._overflow)
+            threading.Thread(target=self._supervise, name="run", daemon=True).start()
         except BaseException as error:
             for target in opened:
                 target.abandon(error)
@@ -229,27 +238,35 @@ class Run:
         self._since = time.monotonic()
         self.state = "running"
         atexit.register(self._halt)  # daemon threads would be cut off in the middle of a file
-        threading.Thread(target=self._supervise, name="run", daemon=True).start()
+        self._begun.set()
 
     def _supervise(self) -> None:
         """Start the threads, wait for the end, and bring everything to it in order."""
-        streams = [
-            self._thread(stream.name, stream.run, self._ending, self._paused)
-            for stream in self._streams.values()
-        ]
-        targets = [self._thread(target.label, target.run, self._marks) for target in self._targets]
-        self._await_end()
-        for thread, stream in zip(streams, self._streams.values(), strict=True):
+        self._begun.wait()
+        streams: dict[str, threading.Thread] = {}
+        targets: list[threading.Thread] = []
+        try:  # what fails here, such as one thread too many, must not leave anybody waiting for the end
+            targets += [self._thread(target.label, target.run, self._marks) for target in self._targets]
+            for name, stream in self._streams.items():
+                streams[name] = self._thread(name, stream.run, self._ending, self._paused)
+            self._await_end()
+        except BaseException as error:
+            self._fail(error)
+        for name, thread in streams.items():
             thread.join(2 * PATIENCE)
             if thread.is_alive():
-                self._fail(DeviceFailed(f"the device {stream.name!r} does not return from read()"))
+                self._fail(DeviceFailed(f"the device {name!r} does not return from read() or stop()"))
+        self._end_targets(targets)
+        self._finish()
+
+    def _end_targets(self, threads: Sequence[threading.Thread]) -> None:
         for stream in self._streams.values():
             stream.ring.close()
-        for target in self._targets:
-            target.end()
-        for thread in targets:
+        with self._lock:  # a mark that was accepted is noted before the last look at the marks
+            for target in self._targets:
+                target.end()
+        for thread in threads:
             thread.join()
-        self._finish()
 
     def _thread(self, name: str, work: Callable[..., None], *args: Any) -> threading.Thread:
         def guarded() -> None:
@@ -259,15 +276,20 @@ class Run:
                 self._fail(error)
 
         thread = threading.Thread(target=guarded, name=f"run {name}", daemon=True)
+        self._threads.append(thread)
         thread.start()
         return thread
+
+    def _inside(self) -> bool:
+        return threading.current_thread() in self._threads
 
     def _await_end(self) -> None:
         while not self._ending.is_set():
             left = None if self._duration is None else self._duration - self.elapsed
             if left is not None and left <= 0:
                 self._ending.set()
-            self._ending.wait(left if left is None or self.state == "running" else 0.05)
+            wait = left if self.state == "running" else 0.05
+            self._ending.wait(wait if wait is None else min(wait, 3600.0))  # days are too long for a lock
 
     def _finish(self) -> None:
         ledgers = {name: stream.ledger() for name, stream in self._streams.items()}
@@ -290,7 +312,8 @@ class Run:
                 self.state = "stopped"
                 self._over.set()
         self._ending.set()
-        self._over.wait()
+        if not self._inside():
+            self._over.wait()
 
     def _fail(self, error: BaseException) -> None:
         """Keep the first error, note the others beside it, and end the run."""

@@ -40,6 +40,7 @@ class Stream:
         self.ring = RingBuffer(self.spec, **size)
         self._silence = silence
         self._history: deque[tuple[float, int]] = deque(maxlen=12)
+        self._ended: float | None = None
 
     def run(self, ending: threading.Event, paused: threading.Event) -> None:
         """Read the device until `ending`; while `paused` what it gives is left out, by name.
@@ -53,12 +54,23 @@ class Stream:
             self.device.start()
             try:
                 self._loop(ending, paused)
-            finally:
-                self.device.stop()
+            except BaseException as error:
+                self._stop_after(error)
+                raise
+            self.device.stop()
         except DeviceFailed:
             raise
         except BaseException as error:
             raise DeviceFailed(f"the device {self.name!r} failed: {error!r}", key=self.name) from error
+        finally:
+            self._ended = time.monotonic()
+
+    def _stop_after(self, failure: BaseException) -> None:
+        """Stop a device that failed; what fails now is noted beside the reason, and does not hide it."""
+        try:
+            self.device.stop()
+        except Exception as error:
+            failure.add_note(f"stopping the device {self.name!r} failed too: {error!r}")
 
     def _loop(self, ending: threading.Event, paused: threading.Event) -> None:
         heard = time.monotonic()
@@ -66,9 +78,10 @@ class Stream:
             block = self.device.read(0.1)
             now = time.monotonic()
             if block is not None:
-                heard = now
                 self._take(block, paused)
                 self._remember(now)
+            if block is not None and len(block.time):
+                heard = time.monotonic()  # not `now`: the time that a slow writer took is not the device's
             elif now - heard > self._patience():
                 raise DeviceFailed(
                     f"the device {self.name!r} fell silent: no block for {now - heard:.1f} s; "
@@ -103,9 +116,12 @@ class Stream:
     def rate(self) -> float:
         """Measure the samples per second, over the last three seconds or so."""
         history = list(self._history)
-        if len(history) < 2 or history[-1][0] <= history[0][0]:
+        if len(history) < 2:
             return 0.0
-        return (history[-1][1] - history[0][1]) / (history[-1][0] - history[0][0])
+        (begin, before), (last, after) = history[0], history[-1]
+        silent = (self._ended or time.monotonic()) - last
+        usual = (last - begin) / (len(history) - 1)
+        return (after - before) / (last - begin + (silent if silent > 2 * usual else 0.0))
 
     def ledger(self) -> dict[str, Any]:
         """Say which samples no consumer can have."""

@@ -65,6 +65,7 @@ class Target:
 
     def open(self) -> None:
         """Open the writer; nothing is written yet."""
+        self.failed = False  # a start that failed may be tried again
         if self._kind is not None:
             self._writer = WRITERS.load(self._kind)(self.place)
         else:
