@@ -38,15 +38,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # (a name need not fit the terminal)
     try:
-        return int(arguments.command(arguments))
+        return _run(arguments)
     except LabError as error:
         if arguments.debug:
             raise
         print(f"datastore-lab: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `datastore-lab ls x.h5 | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
+    except OSError as error:
+        if arguments.debug:
+            raise
+        _silence()
+        print(f"datastore-lab: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130  # what a shell says of a program that Ctrl-C ended
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    code = int(arguments.command(arguments))
+    print(end="", flush=True)  # what can't be written is to be said here, not while Python ends
+    return code
+
+
+def _silence() -> None:
+    """Let what is still to be written go nowhere, so that it can't fail once more while Python ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -142,6 +142,17 @@ def test_a_closed_pipe_is_no_error(tmp_path):
         assert process.wait(60) == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["ls", "info"])
+def test_output_that_can_not_be_written_is_an_error(path, command):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, command, str(path)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "datastore-lab: [Errno 28] No space left on device\n"
+
+
 def test_wrong_usage(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["dance"])
