@@ -17,7 +17,18 @@ from xarray.core.indexing import (
 from xarray.indexes import Index, PandasIndex
 
 from datastore_lab import dtypes, objects
-from datastore_lab.records import ARRAY_ATTRIBUTES, CODEC_STATE, GROUP, RESERVED, ArrayInfo, Record, Stat
+from datastore_lab.errors import EngineError
+from datastore_lab.keys import show
+from datastore_lab.records import (
+    ARRAY_ATTRIBUTES,
+    CODEC_STATE,
+    GROUP,
+    RESERVED,
+    ArrayInfo,
+    Record,
+    Stat,
+    normalise_selection,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,13 +48,29 @@ class StoredArray(BackendArray):
         self.shape = info.shape
         self.dtype = dtypes.parse(info.dtype)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> StoredArray:
+        return self  # an address has no parts that could be changed
+
     def __getitem__(self, key: ExplicitIndexer) -> Any:
         """Read a part; fancy indexing is done in memory on the smallest basic selection around it."""
         return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self._read)
 
     def _read(self, selection: tuple[Any, ...]) -> NDArray[Any]:
         plain = tuple(part if isinstance(part, slice) else int(part) for part in selection)
-        return self.store.engine.read(self.store.prefix + self.key, self.name, plain)
+        known = normalise_selection(plain, self.shape)  # a stream may have grown since
+        found = self.store.engine.read(self.store.prefix + self.key, self.name, known)
+        shape = tuple(
+            len(range(*part.indices(size)))
+            for part, size in zip(plain, self.shape, strict=True)
+            if isinstance(part, slice)
+        )
+        if found.shape != shape or dtypes.name(found.dtype) != dtypes.name(self.dtype):
+            raise EngineError(
+                f"{self.name!r} in {show(self.key)!r} was replaced by another array since this view was "
+                "made; open it anew with store.lazy()",
+                key=self.key,
+            )
+        return found
 
 
 class LazyIndex(Index):

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from datastore_lab import open_store
+from datastore_lab.errors import EngineError
 from datastore_lab.records import ArrayInfo, Record, Stat
 
 
@@ -166,3 +167,27 @@ def test_a_view_survives_pickling_and_dask(tmp_path):
         assert (
             float(view.chunk({"a_0" if "a_0" in view.dims else view.dims[0]: 100}).mean().compute()) == 499.5
         )
+
+
+def test_a_view_of_a_stream_keeps_its_length_while_the_stream_grows(store):
+    appender = stream(store, "run", 3)
+    view, other = store.lazy("run"), store.lazy("run")
+    appender.extend({"time": np.zeros(2, "M8[ns]"), "v": np.zeros((2, 4))})
+    appender.flush()
+    assert view["v"].values.shape == (3, 4)
+    assert other["v"][-1].values.tolist() == [8.0, 9.0, 10.0, 11.0]
+    assert store.lazy("run")["v"].values.shape == (5, 4)
+
+
+@pytest.mark.parametrize("other", [np.arange(5.0), np.arange(10), np.zeros((2, 2))])
+def test_a_view_of_an_array_that_was_replaced_by_another_says_so(store, other):
+    store["a"] = np.arange(10.0)
+    view = store.lazy("a")
+    store["a"] = other
+    with pytest.raises(EngineError, match="replaced by another array"):
+        view.mean().load()
+
+
+def test_a_view_can_be_copied(store):
+    store["a"] = np.arange(3.0)
+    assert store.lazy("a").copy(deep=True).values.tolist() == [0.0, 1.0, 2.0]

@@ -1,9 +1,12 @@
 """The mapping and the opening of places."""
 
+import os
 import pickle
+import shutil
 import stat
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -292,8 +295,6 @@ def test_a_read_only_place(tmp_path, name, monkeypatch):
 
 
 def _root() -> bool:
-    import os
-
     return os.geteuid() == 0
 
 
@@ -380,3 +381,131 @@ def test_a_store_stays_open_for_as_long_as_something_of_it_is_used(tmp_path, nam
     assert list(open_store(tmp_path / name).children()) == ["a"]
     with open_store(tmp_path / name).transaction():
         pass
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_nothing_is_written_to_a_store_that_was_removed(tmp_path, name):
+    store = open_store(tmp_path / name)
+    store["a"] = 1
+    _remove(tmp_path / name)
+    with pytest.raises(EngineError, match=r"removed .*under the open store"):
+        store["b"] = 2
+    with pytest.raises(EngineError, match=r"removed .*under the open store"), store.transaction():
+        pass
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["a", "w", "x"])
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_a_removed_store_is_made_anew_though_it_is_open(tmp_path, name, mode):
+    old = open_store(tmp_path / name)
+    old["a"] = 1
+    _remove(tmp_path / name)
+    with open_store(tmp_path / name, mode) as new:
+        new["b"] = 2
+        with pytest.raises(EngineError, match="closed"):
+            old["a"] = 2
+        old.close()
+        assert dict(new) == {"b": 2}
+    with open_store(tmp_path / name, "r") as again:
+        assert dict(again) == {"b": 2}
+
+
+def test_a_compacted_file_is_still_the_one_that_is_open(tmp_path):
+    with open_store(tmp_path / "lab.h5") as store:
+        store["big"] = np.random.default_rng(0).random(100_000)
+        store["small"] = 1
+        del store["big"]
+        assert store.compact() > 0
+        with open_store(tmp_path / "lab.h5") as again:
+            assert again.engine is store.engine
+            again["more"] = 2
+        assert dict(store) == {"small": 1, "more": 2}
+
+
+def change_and_close(store):
+    with store.transaction():
+        store["b"] = 2
+        store.close()
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_closing_inside_a_transaction_undoes_it_and_says_so(tmp_path, name):
+    store = open_store(tmp_path / name)
+    store["a"] = 1
+    with pytest.raises(EngineError, match="closed inside a transaction"):
+        change_and_close(store)
+    with open_store(tmp_path / name, "r") as again:
+        assert dict(again) == {"a": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_a_forked_child_writes_nothing_and_reads_through_a_store_of_its_own(tmp_path, name):
+    with open_store(tmp_path / name) as store:
+        store["a"] = 1
+        child = os.fork()
+        if child == 0:
+            os._exit(_in_the_child(store, tmp_path / name))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        store["b"] = 2
+    with open_store(tmp_path / name, "r") as again:
+        assert dict(again) == {"a": 1, "b": 2}
+
+
+def _in_the_child(store: Store, path: Path) -> int:
+    try:
+        with pytest.raises(EngineError, match="parent of this process"):
+            store["child"] = 1
+        with open_store(path, "r") as own:
+            assert dict(own) == {"a": 1}
+        store.close()
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@pytest.mark.parametrize("stem", ["a b", "ü #x", "100%", "q?x", "%2F"])
+def test_the_url_of_a_file_names_it_whatever_is_in_its_name(tmp_path, stem):
+    path = tmp_path / f"{stem}.h5"
+    with open_store(path.as_uri()) as store:
+        store["a"] = 1
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_an_appender_adds_nothing_to_a_record_that_replaced_its_own(store, rows):
+    spec = Stat("stream", {"v": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {})
+    old = store.append("run", spec)
+    old.extend({"v": np.zeros(3)})
+    old.flush()
+    store.delete("run")
+    new = store.append("run", spec)
+    new.extend({"v": np.ones(rows)})
+    new.flush()
+    old.extend({"v": np.zeros(3)})
+    with pytest.raises(EngineError, match="replaced under the open stream"):
+        old.flush()
+    new.close({})
+    assert store.record("run").arrays["v"].tolist() == [1.0] * rows
+    assert store.verify() == []
+
+
+def test_an_appender_says_that_its_record_was_overwritten(store):
+    spec = Stat("stream", {"v": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {})
+    appender = store.append("run", spec)
+    store["run"] = 5
+    appender.extend({"v": np.zeros(3)})
+    with pytest.raises(EngineError, match="replaced under the open stream"):
+        appender.flush()
+    assert store["run"] == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -99,6 +100,7 @@ class MemoryEngine:
         self._root = _Node()
         self._revision = 0
         self._closed = False
+        self._streams: weakref.WeakValueDictionary[Key, MemoryAppender] = weakref.WeakValueDictionary()
 
     @property
     def url(self) -> str:
@@ -141,6 +143,7 @@ class MemoryEngine:
             node = self._make(key)
             node.kind, node.arrays, node.meta = record.kind, arrays, copy.deepcopy(dict(record.meta))
             node.dims = {name: tuple(dims) for name, dims in record.dims.items() if name in arrays}
+            self._streams.pop(key, None)  # its rows have no place any more
             self._commit()
 
     def update(self, key: Key, meta: Mapping[str, Any]) -> None:
@@ -206,7 +209,8 @@ class MemoryEngine:
             if node is not None and node.kind != GROUP:
                 raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
             self.write(key, Record(spec.kind, arrays, spec.meta, dims))
-            return MemoryAppender(self, key, self._node(key))
+            self._streams[key] = appender = MemoryAppender(self, key, self._node(key))
+            return appender
 
     def close(self) -> None:
         self._closed = True
@@ -273,6 +277,11 @@ class MemoryAppender:
     def flush(self) -> None:
         with self._engine._lock:
             node = self._engine._node(self._key)  # a transaction that was undone has put another one there
+            if self._engine._streams.get(self._key) is not self:
+                raise EngineError(
+                    f"{show(self._key)!r} was replaced under the open stream; append to another key",
+                    key=self._key,
+                )
             for block in self._waiting:
                 self._add(block)
             self._waiting.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import weakref
@@ -14,8 +15,6 @@ from datastore_lab.registry import ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 
 if TYPE_CHECKING:
-    import os
-
     from datastore_lab.records import Engine
 
 MODES = ("r", "r+", "a", "w", "x")
@@ -75,13 +74,12 @@ def _as_text(path: Any) -> str:
 
 
 def _from_file_url(text: str) -> str:
-    from urllib.parse import unquote, urlsplit
     from urllib.request import url2pathname
 
-    parts = urlsplit(text)
-    if parts.netloc not in {"", "localhost"}:
-        raise EngineError(f"{text!r} names a file of another computer ({parts.netloc})", key=text)
-    return url2pathname(unquote(parts.path) if "%" in parts.path else parts.path)
+    host, slash, path = text.partition("://")[2].partition("/")  # "?" and "#" are part of a file's name
+    if host not in {"", "localhost"}:
+        raise EngineError(f"{text!r} names a file of another computer ({host})", key=text)
+    return url2pathname(slash + path)
 
 
 def _engine_class(scheme: str, text: str) -> Any:
@@ -123,8 +121,9 @@ def _engine_name(place: Path) -> str:
 class _Shared:
     """An engine with the number of stores of this process that use it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, place: tuple[int, int] | None) -> None:
         self.engine = engine
+        self.place = place
         self.users = 0
 
 
@@ -140,17 +139,41 @@ def _shared(engine_class: Any, place: Path, mode: str) -> Store:
     """
     path = str(place.resolve())
     with _guard:
-        entry = _open.get((path, True)) or (_open.get((path, False)) if mode == "r" else None)
+        entry = _find(path, mode)
         if entry is not None and mode == "x":
             raise AlreadyExists(f"{path!r} exists already, and is open", key=path)
         if entry is None:
-            entry = _open[(path, mode != "r")] = _Shared(engine_class(path, mode))
+            engine = engine_class(path, mode)
+            entry = _open[(path, mode != "r")] = _Shared(engine, _place(path))
         elif mode == "w":
             Store(entry.engine).clear()
         entry.users += 1
         store = Store(entry.engine, writable=mode != "r")
         store._release = weakref.finalize(store, _leave, path, entry)
     return store
+
+
+def _find(path: str, mode: str) -> _Shared | None:
+    """Find the open engine of a file; close one whose file was removed or replaced by another."""
+    entry = _open.get((path, True)) or (_open.get((path, False)) if mode == "r" else None)
+    if entry is None or not entry.engine.writable or entry.place == _place(path):
+        return entry
+    try:
+        with entry.engine.transaction():
+            entry.place = _place(path)  # written anew by the engine itself
+    except EngineError:
+        del _open[(path, True)]
+        entry.engine.close()
+        return None
+    return entry
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def users(engine: Engine) -> int:
@@ -168,3 +191,15 @@ def _leave(path: str, entry: _Shared) -> None:
             if _open.get(key) is entry:
                 del _open[key]
         entry.engine.close()
+
+
+def _after_fork() -> None:
+    """Let the child open its own engines: those of its parent are of no use to it."""
+    _open.clear()
+    _guard.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(  # the lock is held meanwhile, so that the child does not inherit that of a thread
+        before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_after_fork
+    )

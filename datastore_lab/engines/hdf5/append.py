@@ -118,6 +118,11 @@ class HDF5Appender:
             node = links.find(root, self._key)
             if node is None:
                 raise NotFound(f"the stream {show(self._key)!r} is gone from the store", key=self._key)
+            if self._engine._streams.get(self._key) is not self:
+                raise EngineError(
+                    f"{show(self._key)!r} was replaced under the open stream; append to another key",
+                    key=self._key,
+                )
             joined = {
                 name: np.concatenate(
                     [block[name] for block in self._waiting], dtype=dtype

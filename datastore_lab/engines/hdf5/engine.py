@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -85,6 +86,7 @@ class HDF5Engine:
         self._changed = False
         self._doomed: BaseException | None = None
         self._closed = False
+        self._streams: weakref.WeakValueDictionary[Key, HDF5Appender] = weakref.WeakValueDictionary()
         self._writer = None if mode == "r" else Writer(self._path, mode, self._disk)
         self._reader = Reader(self._path, self._disk) if mode == "r" else None
 
@@ -128,6 +130,7 @@ class HDF5Engine:
             layout.check_free(root, key, taken)
             with self._atomic():
                 layout.put_record(layout.make(root, key), record, carried)
+            self._streams.pop(key, None)  # its rows have no place any more
 
     def update(self, key: Key, meta: Mapping[str, Any]) -> None:
         """Merge into the attributes of a node; attributes that are not named stay as they are."""
@@ -195,7 +198,8 @@ class HDF5Engine:
         with self._changing(key) as root:
             _refuse_root(key)
             begin(self, root, key, spec)
-        return HDF5Appender(self, key, spec)
+            self._streams[key] = appender = HDF5Appender(self, key, spec)
+        return appender
 
     def close(self) -> None:
         """Release the file and its lock; what was not committed is undone. May be called twice."""
@@ -289,7 +293,12 @@ class HDF5Engine:
 
     def _end(self, *, failed: bool) -> None:
         doomed, self._doomed = self._doomed, None
-        if doomed is not None:
+        if self._closed:
+            if not failed:
+                raise EngineError(
+                    f"{self._path} was closed inside a transaction; nothing was changed", key=self._path
+                )
+        elif doomed is not None:
             if not failed:
                 raise EngineError(
                     f"the transaction on {self._path} was undone: {doomed}", key=self._path

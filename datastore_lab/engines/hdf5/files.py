@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from datastore_lab.engines.hdf5.journal import Journal
+from datastore_lab.engines.hdf5.journal import Journal, same_file
 from datastore_lab.engines.hdf5.pages import PagedFile
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, LabError, NotFound, ReadOnly
 
@@ -199,7 +199,13 @@ class Writer:
         )
 
     def check(self) -> None:
-        """Refuse changes after a failure that could not be undone on disk, and still can't."""
+        """Refuse changes that would be lost, after a failure of the disk or the removal of the file."""
+        if not same_file(self._handle, self._path):
+            raise EngineError(
+                f"{self._path} was removed or replaced under the open store, so nothing more can be kept in "
+                "it; close the store and open it anew",
+                key=self._path,
+            )
         if self._broken is not None:
             self.file.close()
             self._restore()

@@ -218,7 +218,7 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Release the lock; remove the journal if the file is in its committed state."""
-        if remove:
+        if remove and same_file(self._handle, self.path):
             with contextlib.suppress(PermissionError):  # Windows keeps names of open files; it is idle anyway
                 self._disk.unlink(self.path)
         self._disk.close(self._handle)  # which releases the lock
@@ -245,7 +245,7 @@ class Journal:
                 message = _held(self._disk, handle, self.path)
                 self._disk.close(handle)
                 raise Locked(message, key=self.path)
-            if _still_named(handle, self.path):
+            if same_file(handle, self.path):
                 return handle
             self._disk.close(handle)  # its last holder removed it between our open and our lock
 
@@ -258,7 +258,8 @@ def _held(disk: Disk, handle: int, path: str) -> str:
     )
 
 
-def _still_named(handle: int, path: str) -> bool:
+def same_file(handle: int, path: str) -> bool:
+    """Say whether an open file still has its name."""
     try:
         named = Path(path).stat()
     except FileNotFoundError:

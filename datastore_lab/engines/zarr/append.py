@@ -69,6 +69,12 @@ class ZarrAppender:
         with engine._change():
             if not self._waiting:
                 return
+            if engine._streams.get(self._key) is not self:
+                engine._tree.node(self._key)  # moved or deleted, if it is not there
+                raise EngineError(
+                    f"{show(self._key)!r} was replaced under the open stream; append to another key",
+                    key=self._key,
+                )
             columns, waiting, length = (
                 {n: c.copy() for n, c in self._columns.items()},
                 self._waiting,

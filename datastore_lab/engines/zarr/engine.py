@@ -22,6 +22,7 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -92,6 +93,9 @@ class ZarrEngine:
         self._tree = Tree(self._root)
         self._changes = Changes(self._tree, self._log)
         self._undo: list[Callable[[], None]] = []
+        self._streams: weakref.WeakValueDictionary[Key, ZarrAppender] = weakref.WeakValueDictionary()
+        self._process = os.getpid()
+        self._ready = False
         self._open(mode)
 
     def _open(self, mode: str) -> None:
@@ -117,6 +121,7 @@ class ZarrEngine:
         if fresh or mode == "w":
             with self.transaction():
                 self._changes.start()
+        self._ready = True
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -218,6 +223,7 @@ class ZarrEngine:
     def write(self, key: Key, record: Record) -> None:
         with self._change():
             self._changes.write(check(key), record)
+            self._streams.pop(check(key), None)  # its rows have no place any more
 
     def update(self, key: Key, meta: Mapping[str, Any]) -> None:
         with self._change():
@@ -234,7 +240,8 @@ class ZarrEngine:
     def append(self, key: Key, spec: Stat) -> ZarrAppender:
         with self._change():
             self._changes.begin(check(key), spec)
-        return ZarrAppender(self, check(key), spec)
+            self._streams[check(key)] = appender = ZarrAppender(self, check(key), spec)
+        return appender
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -245,6 +252,7 @@ class ZarrEngine:
                     f"{self._root!r} is open for reading only; open it with mode 'a' to change it",
                     key=self._root,
                 )
+            self._check_there()
             self._depth += 1
             try:
                 yield
@@ -305,7 +313,8 @@ class ZarrEngine:
             if self._closed:
                 return
             try:
-                if self._changed and self._depth == 0:
+                own = os.getpid() == self._process and self._there()
+                if self._changed and self._depth == 0 and own:
                     with self._change():
                         self._changes.consolidate()
             finally:
@@ -313,7 +322,23 @@ class ZarrEngine:
                 self._tree.reset()
                 self._log.close()
 
+    def _there(self) -> bool:
+        return os.path.lexists(os.path.join(self._root, "zarr.json"))
+
+    def _check_there(self) -> None:
+        if self._ready and not self._there():
+            raise EngineError(
+                f"{self._root!r} was removed under the open store, so nothing more can be kept in it; close "
+                "the store and open it anew",
+                key=self._root,
+            )
+
     def _check_open(self) -> None:
+        if self.writable and os.getpid() != self._process:
+            raise EngineError(
+                f"{self._root!r} was opened by the parent of this process; open it here anew, with mode 'r'",
+                key=self._root,
+            )
         if self._closed:
             raise EngineError(f"{self._root!r} is closed; open it again", key=self._root)
         if self._log.locked and self._depth == 0 and self._log.pending():
