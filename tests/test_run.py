@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from datastore_lab import HostMonitor, SimulatedCamera, SimulatedDAQ, acquire, open_store
-from datastore_lab.errors import AlreadyExists, DeviceFailed, EngineError, NotFound, StreamError
+from datastore_lab.errors import (
+    AlreadyExists,
+    BadKey,
+    DeviceFailed,
+    EngineError,
+    NotFound,
+    NotStorable,
+    StreamError,
+)
 from datastore_lab.records import ArrayInfo, Block, Stat
 from datastore_lab.testing.devices import Faulty
 
@@ -209,6 +217,16 @@ def test_a_run_into_a_group_of_an_open_store(tmp_path):
         assert store["notes"] == "before"
         assert store.record("runs/2/counter").arrays["sequence"].tolist() == list(range(100))
         assert store.tree("runs")["1/counter"].sizes["time"] == 100
+
+
+def test_two_groups_of_one_store_have_figures_of_their_own():
+    with open_store("memory://") as store:
+        counter = Counter(100)
+        with acquire(counter, to=[store.group("a"), store.group("b")]) as run:
+            assert counter.done.wait(30)
+        writers = run.stats()["counter"]["writers"]
+        assert [each["written"] for each in writers.values()] == [100, 100]
+        assert [each.prefix for each in run.stores.values()] == [("a",), ("b",)]
 
 
 class Gated(Counter):
@@ -628,7 +646,7 @@ def test_states():
             change()
     never = acquire(Counter(), start=False)
     never.stop()
-    assert never.state == "stopped"
+    assert (never.state, never.store) == ("stopped", None)
 
 
 def test_a_run_stops_by_itself_after_its_duration_without_the_pauses():
@@ -668,3 +686,35 @@ def test_runs_never_overwrite(tmp_path):
 def test_what_cannot_work_is_refused_before_anything_starts(make, error, why):
     with pytest.raises(error, match=why):
         make()
+
+
+def describing(spec, name="counter"):
+    device = Counter(name=name)
+    device.describe = spec if callable(spec) else lambda: spec
+    return device
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "error", "why"),
+    [
+        (lambda: 1 / 0, "laser", DeviceFailed, "'laser' can't describe itself.*ZeroDivisionError"),
+        ({"x": 1}, "laser", DeviceFailed, "'laser' describes itself wrongly.*dict"),
+        (Stat("stream", {}, {"rate": "10 Hz"}), "laser", DeviceFailed, "'laser'.*'10 Hz'"),
+        (Stat("stream", {}, {"rate": float("nan")}), "laser", DeviceFailed, "'laser'.*nan"),
+        (Stat("stream", {}, {"rate": -1}), "laser", DeviceFailed, "'laser'.*-1"),
+        (Stat("stream", {}, {"units": "V"}), "laser", DeviceFailed, "'laser'.*'V'"),
+        (Stat("stream", {}, {"x": object()}), "laser", NotStorable, "'laser'.*object"),
+        (Stat("stream", {}, {}), "", BadKey, "empty part"),
+    ],
+)
+def test_a_device_that_describes_itself_wrongly_leaves_no_file(spec, name, error, why, tmp_path):
+    with pytest.raises(error, match=why):
+        acquire(describing(spec, name), to=tmp_path / "run.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError, match="file' can't be made"):
+        acquire(Counter(), to=tmp_path / "file" / "run.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -184,7 +184,7 @@ class Run:
     @property
     def stores(self) -> dict[str, Store]:
         """What is written to, opened for reading, by its path or address; empty before the start."""
-        if self.state == "ready":
+        if not self._begun.is_set():
             return {}
         opened = {target.label: target.store() for target in self._targets}
         return {label: store for label, store in opened.items() if store is not None}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from datastore_lab.acquire import ranges
+from datastore_lab import keys
+from datastore_lab.acquire import documents, ranges
 from datastore_lab.acquire.ring import RingBuffer
 from datastore_lab.errors import DeviceFailed, StreamError
+from datastore_lab.records import Stat
 
 if TYPE_CHECKING:
     from datastore_lab.records import Block, Device
@@ -34,7 +38,7 @@ class Stream:
     def __init__(self, device: Device, size: Mapping[str, Any], silence: float) -> None:
         self.device = device
         self.name = device.name
-        self.spec = device.describe()
+        self.spec = _described(device)
         if "seconds" in size and not self.spec.meta.get("rate"):
             size = {"nbytes": _UNPACED_BYTES}
         self.ring = RingBuffer(self.spec, **size)
@@ -132,3 +136,30 @@ class Stream:
             "device_gaps": gaps,
             "skipped": self.ring.skipped,
         }
+
+
+def _described(device: Device) -> Stat:
+    """Ask a device what it gives, and refuse what no ring and no file can take before either is made."""
+    keys.check((device.name,))
+    try:
+        spec = device.describe()
+    except Exception as error:
+        raise DeviceFailed(
+            f"the device {device.name!r} can't describe itself: {error!r}", key=device.name
+        ) from error
+    wrong = _misdescribed(spec)
+    if wrong:
+        raise DeviceFailed(f"the device {device.name!r} describes itself wrongly: {wrong}", key=device.name)
+    documents.plain(spec.meta, f"the description of {device.name!r}")
+    return spec
+
+
+def _misdescribed(spec: Any) -> str | None:
+    if not isinstance(spec, Stat):
+        return f"describe() gives {type(spec).__name__}, not a Stat"
+    rate, units = spec.meta.get("rate"), spec.meta.get("units", {})
+    if rate is not None and not (isinstance(rate, Real) and 0 < float(rate) < math.inf):
+        return f"meta['rate'] is {rate!r}; it must be samples per second, or None"
+    if not isinstance(units, Mapping):
+        return f"meta['units'] is {units!r}; it must map arrays to units"
+    return None

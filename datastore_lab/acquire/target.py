@@ -15,6 +15,7 @@ import numpy as np
 from datastore_lab.acquire import documents
 from datastore_lab.acquire.writers import StoreWriter
 from datastore_lab.errors import EngineError, StreamError
+from datastore_lab.keys import show
 from datastore_lab.records import Block, Writer
 from datastore_lab.registry import SUFFIXES, WRITERS
 from datastore_lab.store import Store, open_store
@@ -50,7 +51,7 @@ class Target:
     def __init__(self, place: Any, flush_interval: float) -> None:
         self.place = place
         self._kind = _writer_name(place)
-        self.label = str(place) if self._kind else place.url if isinstance(place, Store) else repr(place)
+        self.label = str(place) if self._kind else _store_label(place) or repr(place)
         self._interval = flush_interval
         self._writer: Writer | None = None
         self._cursors: dict[str, Cursor] = {}
@@ -76,7 +77,10 @@ class Target:
         if self._kind is None:
             return True
         path = Path(self.place)
-        return path.exists() or any(path.parent.glob(f"{glob.escape(path.stem)}.*{path.suffix}"))
+        try:
+            return path.exists() or any(path.parent.glob(f"{glob.escape(path.stem)}.*{path.suffix}"))
+        except (OSError, ValueError):  # a path that can't be: to open it says why
+            return True
 
     def check(self, names: list[str]) -> None:
         """Refuse names that are taken."""
@@ -227,6 +231,13 @@ def _writer_name(place: Any) -> str | None:
             key=str(place),
         )
     return name
+
+
+def _store_label(place: Any) -> str | None:
+    """Give the address of a store with its group: a run may write into several groups of one store."""
+    if not isinstance(place, Store):
+        return None
+    return f"{place.url} at {show(place.prefix)!r}" if place.prefix else place.url
 
 
 def _marks_block(first: int, marks: Sequence[Mark]) -> Block:

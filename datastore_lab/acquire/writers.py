@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from datastore_lab import dtypes
 from datastore_lab.acquire import documents
-from datastore_lab.errors import AlreadyExists, EngineError, StreamError
+from datastore_lab.errors import AlreadyExists, EngineError, ReadOnly, StreamError
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Block, Stat
 from datastore_lab.store import Store, open_store
@@ -273,5 +274,10 @@ def _file_writer(path: str | os.PathLike[str], suffixes: set[str]) -> StoreWrite
     place = Path(path)
     if place.suffix.lower() not in suffixes:
         raise EngineError(f"{str(place)!r} should end in {' or '.join(sorted(suffixes))}", key=str(place))
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        kind = ReadOnly if isinstance(error, PermissionError) or error.errno == errno.EROFS else EngineError
+        folder = str(place.parent)
+        raise kind(f"the folder {folder!r} can't be made: {error.strerror}", key=folder) from error
     return StoreWriter(open_store(place, "a"), owned=True)
