@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,37 @@ def test_a_default_store_that_is_in_use(shell, tmp_path, capsys):
     assert "✓ cached" in shown
 
 
-@pytest.mark.parametrize("line", ["a/b", "1x", "--nonsense", "y ="])
+@pytest.mark.parametrize("place", ["c.h5", "c.zarr"])
+def test_a_store_that_is_deleted_while_it_is_open(shell, tmp_path, capsys, place):
+    for _ in range(2):
+        shell.run_cell(f"%%cache {place}\ny = 1").raise_error()
+        assert "● ran" in capsys.readouterr().out
+        assert (tmp_path / place).exists()
+        shutil.rmtree(tmp_path / place) if place == "c.zarr" else (tmp_path / place).unlink()
+
+
+def test_what_need_not_be_kept_is_left_out(shell, capsys):
+    cell = "%%cache store {}\nimport threading\ny = 1\nbar = threading.Lock()"
+    shell.run_cell(cell.format("")).raise_error()
+    assert "leave it out with '-x bar'" in capsys.readouterr().out
+    for mark in "●✓":
+        shell.user_ns.pop("bar", None)
+        shell.run_cell(cell.format("-x bar")).raise_error()
+        assert mark in capsys.readouterr().out
+    assert "bar" not in shell.user_ns
+
+
+@pytest.mark.parametrize("end", [";", "; # quiet", ";\n\n"])
+def test_a_semicolon_keeps_the_value_unshown(shell, capsys, end):
+    for _ in range(2):
+        shell.run_cell(f"%%cache store -s\nx = 'value'\nx{end}", store_history=True).raise_error()
+        assert capsys.readouterr().out == ""
+    shell.run_cell("%%cache store -s\nx = 'value'\nx", store_history=True).raise_error()
+    assert "'value'" in capsys.readouterr().out
+    assert shell.user_ns["_"] == "value"
+
+
+@pytest.mark.parametrize("line", ["a/b", "1x", "--nonsense", "y =", '"unclosed'])
 def test_lines_that_make_no_sense(shell, line, capsys):
     result = shell.run_cell(f"%%cache {line}\ny = 1")
     assert "y" not in shell.user_ns

@@ -8,7 +8,6 @@ records of their own below ``"variables"``.
 from __future__ import annotations
 
 import ast
-import copy
 import importlib
 import sys
 import types
@@ -16,7 +15,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastore_lab import media
-from datastore_lab.cache import entries, identity, sources
+from datastore_lab.cache import entries, identity
 from datastore_lab.cache.guards import MISSING
 from datastore_lab.cache.hashing import hexdigest, join
 from datastore_lab.cache.key import LAYOUT
@@ -71,10 +70,9 @@ def cell_key(
     """
     parts = parts_of(cell, namespace, ignore)
     owner = f"cells.{name}" if name else "cells"
-    text = sources.dump(copy.deepcopy(cell.tree))
-    about = [LAYOUT, owner, text, repr(quiet), repr(sorted(keep)), repr(sorted(ignore))]
+    about = [LAYOUT, owner, cell.text, repr(quiet), repr(sorted(keep)), repr(sorted(ignore))]
     pieces = [part for name in sorted(parts) for part in (name, parts[name])]
-    code = hexdigest(text.encode("utf-8", "surrogatepass"))
+    code = hexdigest(cell.text.encode("utf-8", "surrogatepass"))
     raw = join(b"cell", [piece.encode("utf-8", "surrogatepass") for piece in [*about, *pieces]])
     return CellKey(owner, hexdigest(raw), {**parts, "code of this cell": code})
 
@@ -105,6 +103,7 @@ def left(
     space: Mapping[str, Any],
     *,
     keep: Iterable[str],
+    ignore: Container[str],
     hidden: Container[str],
 ) -> list[str]:
     """Name the variables that a cell leaves behind.
@@ -118,6 +117,8 @@ def left(
         The variables before and after.
     keep : iterable of str
         The ones wanted; without any all that were assigned, also by what the cell calls.
+    ignore : container of str
+        The ones that are left out unless they are wanted.
     hidden : container of str
         Variables of the shell's own.
 
@@ -141,7 +142,8 @@ def left(
         raise NotStorable(f"the cell changes {unseen[0]} in place, which can't be restored", key=unseen[0])
     rebound = [name for name, value in space.items() if before.get(name, MISSING) is not value]
     others = [name for name in rebound if name not in defined and not _is_own(name, hidden)]
-    wanted = list(keep) or [*(name for name in cell.writes if name in space), *others]
+    assigned = [*(name for name in cell.writes if name in space), *others]
+    wanted = list(keep) or [name for name in assigned if name not in ignore]
     return list(dict.fromkeys([*wanted, *changed]))
 
 
@@ -257,7 +259,8 @@ def _keep(store: Store, place: Key, name: str, value: Any, optional: Iterable[st
     except NotStorable as error:
         if name in optional:
             return None
-        raise NotStorable(f"the variable {name!r} can't be stored: {error}", key=name) from error
+        what = f"the variable {name!r} can't be stored; leave it out with '-x {name}', or: {error}"
+        raise NotStorable(what, key=name) from error
 
 
 def clear(store: Store) -> int:

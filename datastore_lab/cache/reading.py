@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
+from datastore_lab.cache import sources
 from datastore_lab.cache.scan import Scan
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Cell(NamedTuple):
 
     Attributes
     ----------
-    tree : ast.Module
+    text : str
+        The syntax tree as text: what of the cell's source counts.
     reads : dict of str to Chains
         Names that may be read before they are assigned, and how.
     writes : list of str
@@ -43,7 +45,7 @@ class Cell(NamedTuple):
         Whether it seeds something itself.
     """
 
-    tree: ast.Module
+    text: str
     reads: dict[str, Chains]
     writes: list[str]
     passing: set[str]
@@ -87,7 +89,7 @@ def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], 
     reads = {name: frozenset(chains) for name, chains in sorted(scan.reads.items())}
     docs = "__doc__" in text or "getdoc" in text
     return Cell(
-        tree,
+        sources.dump(ast.parse(text)),
         reads,
         writes,
         scan.passing - scan.solid,
@@ -95,7 +97,8 @@ def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], 
         tuple(scan.imports),
         definitions,
         docs,
-        any(isinstance(node, ast.Attribute) and node.attr == "seed" for node in ast.walk(tree)),
+        ".seed" in text
+        and any(isinstance(node, ast.Attribute) and node.attr == "seed" for node in ast.walk(tree)),
     )
 
 

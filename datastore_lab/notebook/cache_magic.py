@@ -71,7 +71,8 @@ class CacheMagics(Magics):
         cell of its own.
 
         -n, --name      Keep the cell's results under a name of their own.
-        -x, --ignore    Variables that the results do not depend on, separated by commas.
+        -x, --ignore    Variables that the results do not depend on and that are not kept, as a figure or a
+                        progress bar; separated by commas.
         -f, --force     Run the cell whatever is stored, and store what it gives.
         -r, --readonly  Use what is stored, store nothing.
         -s, --silent    No status line.
@@ -204,7 +205,15 @@ class CacheMagics(Magics):
         shell = self.shell
         after = cells.parts_of(cell, shell.user_ns, request.ignore)
         hidden = {*shell.user_ns_hidden, "_exit_code"}
-        return cells.left(cell, (key.parts, after), before, shell.user_ns, keep=request.keep, hidden=hidden)
+        return cells.left(
+            cell,
+            (key.parts, after),
+            before,
+            shell.user_ns,
+            keep=request.keep,
+            ignore=request.ignore,
+            hidden=hidden,
+        )
 
     # -- running --------------------------------------------------------------------------------------
 
@@ -242,7 +251,7 @@ class CacheMagics(Magics):
     # -- options --------------------------------------------------------------------------------------
 
     def _request(self, line: str) -> _Request:
-        options = _parser().parse_intermixed_args(shlex.split(line))
+        options = _parser().parse_intermixed_args(_words(line))
         targets = list(options.targets)
         place = options.store
         if targets and place is None and self._is_store(targets[0]):
@@ -266,6 +275,8 @@ class CacheMagics(Magics):
             return given
         path = place or DEFAULT
         where = path if "://" in path else str(Path(path).expanduser().resolve())
+        if where in self._stores and self._is_gone(where):
+            self._stores.pop(where).close()
         if where not in self._stores:
             try:
                 self._stores[where] = open_store(where)
@@ -276,8 +287,13 @@ class CacheMagics(Magics):
                 self._stores[where] = open_store("memory://")
         return self._stores[where]
 
+    def _is_gone(self, where: str) -> bool:
+        """Tell whether the file of an open store was deleted: what is written to it would be lost."""
+        in_memory = self._stores[where].url.startswith("memory:")
+        return "://" not in where and not in_memory and not Path(where).exists()
+
     def _line(self, line: str) -> None:
-        words = shlex.split(line)
+        words = _words(line)
         if not words or words[0] not in {"ls", "clear"} or len(words) > 2:
             raise UsageError(
                 "%cache: write '%cache ls [STORE]' or '%cache clear [STORE]', or use %%cache on a cell"
@@ -294,6 +310,13 @@ class CacheMagics(Magics):
     def _say(self, request: _Request, text: str) -> None:
         if not request.silent:
             print(text)
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"%%cache: {error} in {line!r}") from error
 
 
 def _parser() -> Any:
