@@ -407,3 +407,13 @@ def test_file_of_the_newest_format_opens_everywhere_after_a_crash(path):
         assert set(file) == {"x", "a"}
     HDF5Engine(path, "r+").close()
     assert not path.with_name("store.h5-journal").exists()
+
+
+def test_xarray_opens_a_record_with_an_array_named_like_the_dimension_of_another(engine, path):
+    arrays = {"x": np.arange(5.0), "image": np.zeros((5, 3, 4))}
+    dims = {"x": ("time",), "image": ("time", "y", "x")}
+    engine.write(("run",), Record("stream", arrays, {}, dims))
+    assert engine.stat(("run",)).arrays["image"].dims == ("time", "y", "x")
+    engine.close()
+    with xr.open_datatree(path, engine="h5netcdf", phony_dims="sort") as tree:
+        assert tree["run/image"].shape == (5, 3, 4)

@@ -9,6 +9,7 @@ import threading
 import traceback
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -509,3 +510,25 @@ def test_an_appender_says_that_its_record_was_overwritten(store):
     with pytest.raises(EngineError, match="replaced under the open stream"):
         appender.flush()
     assert store["run"] == 5
+
+
+def test_merging_takes_the_attributes_of_groups_along(store):
+    with open_store("memory://") as source:
+        source["run/a"] = 1
+        source.update("run", {"sample": "7b", "note": "theirs"})
+        store["run/b"] = 2
+        store.update("run", {"note": "ours"})
+        store.merge_from(source)
+        assert store.attrs("run") == {"sample": "7b", "note": "ours"}
+        store.merge_from(source, overwrite=True)
+        assert store.attrs("run") == {"sample": "7b", "note": "theirs"}
+
+
+def test_merging_arrays_of_a_root_asks_for_a_group(store, tmp_path):
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = np.arange(3)
+    with open_store(tmp_path / "foreign.h5", "r") as source:
+        with pytest.raises(BadKey, match="root"):
+            store.merge_from(source)
+        assert store.group("theirs").merge_from(source) == 1
+    assert store.record("theirs").arrays["x"].tolist() == [0, 1, 2]

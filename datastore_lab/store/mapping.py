@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from datastore_lab import keys as _keys
 from datastore_lab import media, objects
-from datastore_lab.errors import EngineError, NotFound, NotStorable, ReadOnly
+from datastore_lab.errors import BadKey, EngineError, NotFound, NotStorable, ReadOnly
 from datastore_lab.keys import Key, KeyLike
 from datastore_lab.records import ARRAYS, GROUP, RESERVED, Appender, Appends, Engine, Problem, Record, Stat
 from datastore_lab.store.reading import read_record
@@ -223,7 +223,7 @@ class Store(MutableMapping[KeyLike, Any]):
                 self.delete((name,))
 
     def merge_from(self, other: Store, *, overwrite: bool = False) -> int:
-        """Copy every record of another store into this one, in one commit.
+        """Copy every record of another store into this one, in one commit, and the attributes of its groups.
 
         Parameters
         ----------
@@ -238,14 +238,29 @@ class Store(MutableMapping[KeyLike, Any]):
             Number of records copied.
         """
         self._refuse_read_only()
-        copied = 0
+        copied, keys = 0, list(other.keys_below())
+        if () in keys and not self.prefix:
+            raise BadKey(
+                f"{other.url} keeps arrays in its root, where {self.url} can't have any; "
+                "merge it into a group: store.group('name').merge_from(other)",
+                key=(),
+            )
         with self.engine.transaction():
-            for key in list(other.keys_below()):
+            for key in keys:
                 if not overwrite and key in self and self.stat(key).kind != GROUP:
                     continue
                 self._copy(other, key)
                 copied += 1
+            for group in sorted({key[:depth] for key in keys for depth in range(1, len(key))}):
+                self._copy_attributes(other, group, overwrite)
         return copied
+
+    def _copy_attributes(self, other: Store, group: Key, overwrite: bool) -> None:
+        if {other.stat(group).kind, self.stat(group).kind} != {GROUP}:
+            return  # those of a record came with it
+        here = {} if overwrite else self.attrs(group)
+        if new := {name: value for name, value in other.attrs(group).items() if name not in here}:
+            self.update(group, new)
 
     def _copy(self, other: Store, key: Key) -> None:
         stat = other.stat(key)

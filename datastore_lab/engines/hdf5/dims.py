@@ -47,6 +47,7 @@ def put_dims(
         dataset = _dataset(group, name)
         if any(dim not in scales for dim in own):
             attrs.put(dataset, NAMES, list(own))
+            continue  # with scales on some of its axes only, xarray would refuse the whole file
         if own == (name,):
             continue
         for axis, dim in enumerate(own):
