@@ -177,6 +177,18 @@ def test_grabbing_from_a_free_camera_gives_frames_in_order():
         assert np.array_equal(frame, expected)
 
 
+def test_a_camera_asked_at_the_very_moment_gives_a_frame(monkeypatch):
+    camera = SimulatedCamera((4, 4), rate=29.97)
+    now = 12345.678
+    monkeypatch.setattr("datastore_lab.acquire.pace.time.monotonic", lambda: now)
+    camera.start()
+    for number in range(200):
+        now = 12345.678 + number / 29.97
+        block = camera.read(0.0)
+        assert (block.first, len(block.time)) == (number, 1)
+    camera.stop()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 200), (33, 33)])
 def test_a_camera_may_be_small(shape):
     camera = SimulatedCamera(shape, rate=1000)

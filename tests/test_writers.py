@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datastore_lab import open_store
-from datastore_lab.acquire import ArrowDocumentWriter, HDF5Writer, StoreWriter, ZarrWriter
+from datastore_lab.acquire import ArrowDocumentWriter, HDF5Writer, StoreWriter, ZarrWriter, documents
 from datastore_lab.acquire.documents import descriptor_document, plain, start_document, stop_document
 from datastore_lab.errors import AlreadyExists, EngineError, NotStorable, StreamError
 from datastore_lab.records import ArrayInfo, Block, Stat, Writer
@@ -214,6 +214,8 @@ def test_blocks(place):
         ({"count": 2**63}, "not int64"),
         ({"image": np.full((2, 3), -1)}, "uint16"),
         ({"zzz": 1}, "zzz"),
+        ({"det": 2**53 + 1}, "not float64"),
+        ({"det": 1j}, "complex"),
     ],
 )
 def test_an_event_that_does_not_fit_is_refused_and_takes_no_other_along(change, why):
@@ -229,6 +231,39 @@ def test_an_event_that_does_not_fit_is_refused_and_takes_no_other_along(change, 
     writer.consume_document("event", event(2))
     writer.consume_document("stop", STOP)
     check(store, "primary", 2)
+
+
+@pytest.mark.parametrize(
+    "stamp", [{"time": float("nan")}, {"time": 1e300}, {"seq_num": "2"}, {"seq_num": 2**64}]
+)
+def test_an_event_without_a_usable_stamp_is_refused_and_takes_no_other_along(stamp):
+    store = open_store("memory://")
+    writer = StoreWriter(store)
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", DESCRIPTOR)
+    writer.consume_document("event", event(1))
+    with pytest.raises(StreamError, match=repr(next(iter(stamp.values()))).replace("+", ".")):
+        writer.consume_document("event", {**event(2), **stamp})
+    writer.consume_document("event", event(2))
+    writer.consume_document("stop", STOP)
+    check(store, "primary", 2)
+
+
+@pytest.mark.parametrize("data", [{}, {"x": [1], "z": 1}, {"x": None}])
+def test_a_first_event_that_does_not_show_the_layout_is_refused(data):
+    writer = StoreWriter(open_store("memory://"))
+    writer.consume_document("start", START)
+    key = {"x": {"source": "", "dtype": "array", "shape": [-1]}}
+    writer.consume_document("descriptor", {**DESCRIPTOR, "data_keys": key})
+    with pytest.raises(StreamError, match="primary"):
+        writer.consume_document("event", {**event(1), "data": data})
+
+
+def test_a_value_beyond_a_shorter_float_is_refused():
+    assert documents.fit(0.1, np.dtype("f4"), ()) == np.float32(0.1)
+    assert np.isnan(documents.fit(np.nan, np.dtype("f4"), ()))
+    with pytest.raises(ValueError, match="float32"):
+        documents.fit(1e300, np.dtype("f4"), ())
 
 
 def test_an_event_without_its_descriptor_is_refused():

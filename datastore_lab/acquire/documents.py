@@ -183,8 +183,15 @@ def fit(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any
         raise ValueError(f"its shape is {given.shape}, not {shape}")
     if given.dtype == dtype:
         return given
-    cast: NDArray[Any] = given.astype(dtype)
-    if given.dtype.kind + dtype.kind not in {"ff", "cc"} and not (cast == given).all():
+    if given.dtype.kind == "c" != dtype.kind:
+        raise ValueError(f"{value!r} is complex, not {dtype}")
+    with np.errstate(all="ignore"):  # what does not fit is found by comparing
+        cast: NDArray[Any] = given.astype(dtype)
+        if given.dtype.kind + dtype.kind in {"ff", "cc"}:  # fewer digits are what the declaration asks for
+            same = np.isfinite(cast) == np.isfinite(given)
+        else:  # both ways: to compare an integer with a float rounds the integer first
+            same = (cast == given) & (cast.astype(given.dtype) == given)
+    if not np.all(same):
         raise ValueError(f"{value!r} is not {dtype}")
     return cast
 

@@ -146,7 +146,7 @@ class SimulatedCamera:
     def _due(self, most: int, timeout: float) -> NDArray[Any] | None:
         if not self._pace.wait(self._next, timeout):
             return None
-        due = self._pace.due()
+        due = max(self._pace.due(), self._next + 1)  # at the very moment the two may be rounded apart
         self._next = max(self._next, due - max(1, int(_KEPT_SECONDS * self._pace.rate)))
         return self._pace.times(self._next, min(most, due - self._next))
 

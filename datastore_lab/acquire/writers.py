@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,13 +65,17 @@ class _Stream:
 
     def stage(self, data: Mapping[str, Any], seconds: float, number: int) -> None:
         """Keep one event until there are enough of them: a write per event costs a thousand times more."""
+        if missing := self.descriptor["data_keys"].keys() ^ data.keys():
+            raise StreamError(f"an event of {show(self.key)!r} lacks, or has too many: {sorted(missing)}")
         if self.appender is None:
             self.open(data)
-        if self.spec is None or (missing := self.spec.arrays.keys() ^ data.keys()):
-            raise StreamError(f"an event of {show(self.key)!r} lacks, or has too many: {sorted(missing)}")
+        if self.spec is None:
+            raise StreamError(f"an event of {show(self.key)!r} does not show the layout of its data: {data}")
         # each is checked now: one that does not fit must not take those before it along
-        self.rows.append({name: self._fit(name, data[name], info) for name, info in self.spec.arrays.items()})
-        self.stamps.append((documents.nanoseconds(seconds), number))
+        row = {name: self._fit(name, data[name], info) for name, info in self.spec.arrays.items()}
+        stamp = self._stamp(seconds, number)
+        self.rows.append(row)
+        self.stamps.append(stamp)
         if len(self.rows) >= _STAGED_ROWS:
             self.write_rows()
 
@@ -87,6 +92,16 @@ class _Stream:
         self.appender.extend(
             {"time": stamps[:, 0].copy().view("M8[ns]"), "sequence": stamps[:, 1], **columns}
         )
+
+    def _stamp(self, seconds: float, number: int) -> tuple[int, int]:
+        try:
+            stamp = documents.nanoseconds(seconds), operator.index(number)
+            np.array(stamp, dtype=np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise StreamError(
+                f"an event of {show(self.key)!r} has the time {seconds!r} and the number {number!r}: {error}"
+            ) from error
+        return stamp
 
     def _fit(self, name: str, value: Any, info: ArrayInfo) -> NDArray[Any]:
         try:
