@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from datastore_lab.formats.sizing import data_rate, described
+from datastore_lab.formats.sizing import data_rate, described, sample_size
 from datastore_lab.units import parse_duration, parse_frequency
 
 _KINDS = {
@@ -13,6 +13,8 @@ _KINDS = {
     **dict.fromkeys(["series", "time series", "scalars", "table", "measurements"], "series"),
     **dict.fromkeys(["nested", "scan"], "nested"),
 }
+_VALUE = 8
+"""Bytes of a sample of which nothing is said, where the rate counts bytes: one float64."""
 _SPREADSHEETS = {"excel", "libreoffice", "origin"}
 
 
@@ -127,11 +129,12 @@ def _rates(data: Any, rate: float | str | None) -> tuple[float | None, float | N
         rate = stat.meta.get("rate") if stat is not None else None
     if rate is None:
         return None, None
+    sample = stat if stat is not None else _one_sample(data)
     try:
         sampled = parse_frequency(rate)
     except ValueError:
-        return data_rate(rate), None
-    sample = stat if stat is not None else _one_sample(data)
+        per_second = data_rate(rate)
+        return per_second, per_second / (_VALUE if sample is None else max(1, sample_size(sample)))
     return (None if sample is None else data_rate(sampled, sample)), sampled
 
 

@@ -141,6 +141,8 @@ def _typed(sample: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
         )
     try:
         lengths = tuple(int(length) for length in (shape if isinstance(shape, (tuple, list)) else (shape,)))
+        if min(lengths, default=0) < 0:
+            raise ValueError(f"{sample!r} is not a sample: no axis has a negative length")
         return _fixed(np.dtype(dtype)), lengths
     except TypeError as error:
         raise ValueError(
