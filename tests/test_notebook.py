@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,7 +184,7 @@ def test_columns_of_a_narrow_array_are_lines(store: Store) -> None:
     assert lines[1][:2].tolist() == [1000, 1001]
 
 
-@pytest.mark.parametrize("dtype", ["?", "u1", ">i2", "<f4", "f8", "c16", "f2"])
+@pytest.mark.parametrize("dtype", ["?", "u1", ">i2", "<f4", "f8", "f2"])
 def test_lines_of_every_number_type(store: Store, dtype: str) -> None:
     store["x"] = np.arange(10).astype(dtype)
     _, (line,) = look(store, "x")
@@ -225,6 +227,49 @@ def test_values_text_and_tables(store: Store) -> None:
     assert look(store, "fields")[0]["columns"] == ["data.a", "data.b"]
     store["empty"] = np.zeros((0, 3))
     assert look(store, "empty")[0]["type"] == "table"
+
+
+def test_complex_numbers_are_drawn_as_what_they_are(store: Store) -> None:
+    store["spin"] = np.exp(1j * np.linspace(0, 7, 50))
+    view, (real, imaginary) = look(store, "spin")
+    assert view["names"] == ["real data", "imag data"]
+    assert np.allclose(real + 1j * imaginary, store["spin"])
+    store["field"] = np.full((30, 40), 3 + 4j)
+    view, _ = look(store, "field")
+    assert (view["low"], view["high"], view["note"]) == (5, 5, "magnitude of data")
+
+
+def test_a_long_strip_stays_wide_enough_to_see(store: Store) -> None:
+    store["adc"] = np.arange(20_000 * 64.0).reshape(20_000, 64)
+    view, _ = look(store, "adc")
+    assert (view["width"], view["height"] > 256) == (64, True)
+
+
+def test_pictures_say_where_there_is_no_number(store: Store) -> None:
+    store["holes"] = np.where(np.eye(30) > 0, np.nan, 1.0)
+    assert look(store, "holes")[0]["note"] == "data, black where it is not a finite number"
+
+
+def test_small_matrices_are_read_not_drawn(store: Store) -> None:
+    store["rotation"] = np.eye(3)
+    view, _ = look(store, "rotation")
+    assert view["columns"] == ["data[:, 0]", "data[:, 1]", "data[:, 2]"]
+    assert view["rows"][1] == ["0", "1", "0"]
+
+
+def test_tables_show_values_not_how_they_are_stored(store: Store) -> None:
+    who = pd.Categorical(["ann", None, "bob"])
+    columns = {"who": who, "n": pd.array([1, None, 3], dtype="Int64")}
+    store["people"] = pd.DataFrame(columns, index=pd.Index(["x", "y", "z"], name="id"))
+    view, _ = look(store, "people")
+    assert view["columns"] == ["id", "who", "n"]
+    assert view["rows"] == [["x", "ann", "1"], ["y", "missing", "missing"], ["z", "bob", "3"]]
+
+
+def test_the_clock_of_one_sample_is_a_date(store: Store) -> None:
+    arrays = {"time": np.array([1_790_000_000_500_000_000]), "volt": np.ones(1)}
+    store.write("shot", Record("stream", arrays, {"rate": None}, {"time": ("time",), "volt": ("time",)}))
+    assert look(store, "shot")[0]["rows"] == [["2026-09-21 14:13:20.5", "1"]]
 
 
 def test_a_look_that_fails_leaves_the_facts(store: Store) -> None:
@@ -523,6 +568,19 @@ def test_plots_of_mixed_arrays() -> None:
         *(("s spectrum", ""), ("s frame", ""), ("s", "°C"), ("s", "%")),
     ]
     assert [label for label, _ in described[2]["keys"]] == ["temperature", "pressure"]
+
+
+def test_many_channels_are_a_map_of_time_and_channel() -> None:
+    spec = Stat("stream", {"adc": ArrayInfo("<f8", (0, 64), ("t", "c"), 0, None)}, {"rate": 1000.0})
+    (plot,) = plots_of("daq", spec)
+    newest = np.tile(np.arange(64.0), (100, 1))
+    block = Block(0, np.arange(100), {"adc": newest})
+    image = plot.part(block).columns["image"]
+    assert image.shape == (64, plot.samples)
+    assert not image[:, :-100].any()
+    assert (np.diff(image[:, -1].astype(int)) > 0).all()
+    assert plot._figure().height < 250
+    assert json.dumps(plot.describe())
 
 
 # -- the rest -------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ _MOST_SAMPLES = 200_000
 _MOST_LINES = len(COLOURS)
 _MOST_PLOTS = 4
 _SIDE = 640
-_WATERFALL = 256
+_COLUMNS = 512
+_MAP_HEIGHT = 190
 _UNPACED = 600
 _SHRINK = 0.4
 _PATIENCE = 2.0
@@ -128,20 +129,21 @@ class LinePlot:
 
 
 class ImagePlot:
-    """The newest frame of a camera, or the last rows of a spectrum.
+    """The newest frame of a camera.
 
     Parameters
     ----------
     source, title, unit : str
     array : str
     shape : tuple of int
-        Of one sample: (width,), (height, width) or (height, width, 3).
+        Of one sample: (height, width) or (height, width, 3).
     """
+
+    samples = 1
 
     def __init__(self, source: str, title: str, unit: str, array: str, shape: tuple[int, ...]) -> None:
         self.source, self.title, self.unit, self.array = source, title, unit, array
-        self.samples = _WATERFALL if len(shape) == 1 else 1
-        self.shape = (_WATERFALL, *shape) if len(shape) == 1 else shape
+        self.shape = shape
         self._range = SteadyRange()
 
     def describe(self) -> dict[str, Any]:
@@ -151,37 +153,102 @@ class ImagePlot:
 
     def part(self, block: Block) -> Part:
         """Give the newest image as bytes, at most 640 pixels wide."""
-        values = np.asarray(block.data[self.array])
-        image = thin(values[-self.samples :] if self.samples > 1 else values[-1], _SIDE)
-        if image.dtype != np.uint8:
-            self._range.update([image])
-            image = to_bytes(image, *self._range.bounds)
-        return Part({"image": np.ascontiguousarray(image)})
+        return Part({"image": _grey(thin(np.asarray(block.data[self.array])[-1], _SIDE), self._range)})
 
     def _figure(self) -> Any:
-        from bokeh.models import ColumnDataSource, Range1d
-        from bokeh.plotting import figure
-
         height, width = self.shape[:2]
-        data = ColumnDataSource({"image": []}, name=self.source)
         shown = min(640, max(200, round(190 * width / height)))
-        plot = figure(
-            width=shown,
-            height=max(60, round(shown * height / width)),
-            sizing_mode="scale_width",
-            max_width=shown,
-            x_range=Range1d(start=0, end=width),
-            y_range=Range1d(start=height, end=0),
-            tools="pan,wheel_zoom,save,reset",
-            min_border=0,
-        )
-        plot.toolbar.autohide = True
-        plot.toolbar.logo = None
-        plot.toolbar_location = None
-        plot.image_rgba(image="image", x=0, y=0, dw=width, dh=height, source=data)
+        size = {"width": shown, "height": max(60, round(shown * height / width)), "max_width": shown}
+        plot = _image_figure(self.source, (0, width), (height, 0), sizing_mode="scale_width", **size)
         plot.axis.visible = False
-        plot.grid.visible = False
         return plot
+
+
+class ChannelMap:
+    """The last samples of many channels or of a spectrum, as a map of time and channel.
+
+    Parameters
+    ----------
+    source, title, unit : str
+    array : str
+    channels : int
+    rate : float or None
+        Samples per second; without one the map counts samples.
+    """
+
+    samples = _COLUMNS
+
+    def __init__(
+        self, source: str, title: str, unit: str, array: str, channels: int, *, rate: float | None
+    ) -> None:
+        self.source, self.title, self.unit, self.array = source, title, unit, array
+        self.channels, self.rate = channels, rate
+        self._range = SteadyRange()
+
+    def describe(self) -> dict[str, Any]:
+        """Give the figure as JSON, with what the page writes above it."""
+        head = {"title": self.title, "unit": self.unit, "keys": []}
+        return {"source": self.source, **head, "item": _item(self._figure())}
+
+    def part(self, block: Block) -> Part:
+        """Give the newest samples as columns of bytes, the first channel at the bottom of the figure."""
+        newest = np.asarray(block.data[self.array])[-self.samples :]
+        step = -(-self.channels // _SIDE)
+        image = np.zeros((len(newest[0, ::step]), self.samples), np.uint8)
+        image[:, -len(newest) :] = _grey(newest[:, ::step].T, self._range)
+        return Part({"image": image})
+
+    def _figure(self) -> Any:
+        from bokeh.models import PrintfTickFormatter
+
+        span = self.samples / (self.rate or 1.0)
+        size = {"height": _MAP_HEIGHT, "min_border_left": 56}
+        plot = _image_figure(self.source, (-span, 0), (0, self.channels), sizing_mode="stretch_width", **size)
+        plot.xaxis.formatter = PrintfTickFormatter(format="%.4g s" if self.rate else "%.4g")
+        plot.yaxis.axis_label = "channel"
+        return plot
+
+
+def _grey(image: NDArray[Any], scale: SteadyRange) -> NDArray[Any]:
+    if image.dtype != np.uint8:
+        scale.update([image])
+        image = to_bytes(image, *scale.bounds)
+    return np.ascontiguousarray(image)
+
+
+def _image_figure(
+    source: str,
+    across: tuple[float, float],
+    down: tuple[float, float],
+    *,
+    height: int,
+    sizing_mode: Any,
+    width: int | None = None,
+    max_width: int | None = None,
+    min_border_left: int = 0,
+) -> Any:
+    from bokeh.models import ColumnDataSource, Range1d
+    from bokeh.plotting import figure
+
+    plot = figure(
+        width=width,
+        height=height,
+        sizing_mode=sizing_mode,
+        max_width=max_width,
+        x_range=Range1d(start=across[0], end=across[1]),
+        y_range=Range1d(start=down[0], end=down[1]),
+        tools="pan,wheel_zoom,save,reset",
+        min_border=0,
+        min_border_left=min_border_left,
+    )
+    plot.toolbar.logo = None
+    plot.toolbar_location = None
+    plot.grid.visible = False
+    data = ColumnDataSource({"image": []}, name=source)
+    # the first row of the bytes lies at the start of the y range
+    wide = across[1] - across[0]
+    plot.image_rgba(image="image", source=data, x=across[0], y=0, dw=wide, dh=max(down))
+    return plot
 
 
 class SteadyRange:
@@ -239,7 +306,7 @@ def _extent(arrays: list[NDArray[Any]]) -> tuple[float, float] | None:
     return (min(lows), max(highs)) if lows else None
 
 
-Plot = LinePlot | ImagePlot
+Plot = LinePlot | ImagePlot | ChannelMap
 
 
 def plots_of(stream: str, spec: Stat, *, window: float | None = None) -> list[Plot]:
@@ -272,10 +339,10 @@ def plots_of(stream: str, spec: Stat, *, window: float | None = None) -> list[Pl
             grouped.setdefault(str(units.get(name) or ""), []).extend(lines)
         else:
             images.append((name, info.shape[1:]))
-    made: list[Plot] = [_image(stream, name, shape, units) for name, shape in images]
+    rate = spec.meta.get("rate")
+    made: list[Plot] = [_image(stream, name, shape, units, rate) for name, shape in images]
     for unit, lines in grouped.items():
         source = f"{stream}/{len(made)}"
-        rate = spec.meta.get("rate")
         seconds = window or _window(rate)
         made.append(LinePlot(source, stream, unit, lines[:_MOST_LINES], rate=rate, window=seconds))
     return made[:_MOST_PLOTS]
@@ -285,8 +352,11 @@ def _window(rate: float | None) -> float:
     return min(30.0, max(0.5, float(f"{4000 / rate:.1g}"))) if rate else 30.0
 
 
-def _image(stream: str, name: str, shape: tuple[int, ...], units: Mapping[str, Any]) -> ImagePlot:
-    return ImagePlot(f"{stream}/{name}", f"{stream} {name}", str(units.get(name) or ""), name, shape)
+def _image(
+    stream: str, name: str, shape: tuple[int, ...], units: Mapping[str, Any], rate: float | None
+) -> ImagePlot | ChannelMap:
+    head = (f"{stream}/{name}", f"{stream} {name}", str(units.get(name) or ""), name)
+    return ChannelMap(*head, shape[0], rate=rate) if len(shape) == 1 else ImagePlot(*head, shape)
 
 
 def _lines(name: str, info: ArrayInfo) -> list[Line]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, RESERVED, ArrayInfo, 
 from datastore_lab.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -27,6 +27,7 @@ _PAIRS = 1000
 _LINES = 8
 _NARROW = 16
 _SIDE = 512
+_STRIP = 32
 _ROWS = 50
 _COLUMNS = 12
 _NUMBERS = frozenset("biuf")
@@ -34,6 +35,14 @@ _SHOWN_ATTRS = 200
 _SHOWN_ARRAYS = 100
 _AXIS_NAMES = frozenset({"time", "device_time", "sequence", "index"})
 """Arrays that say where the others lie; shown only when there is nothing else."""
+
+_PARTS = (".categories", ".mask")
+"""What a table's columns are stored in beside their own arrays."""
+
+_CATEGORIES = 1000
+
+
+Part: TypeAlias = "Callable[[NDArray[Any]], NDArray[Any]]"
 
 
 class Look(NamedTuple):
@@ -104,16 +113,18 @@ def _look(store: Store, key: Key, stat: Stat, arrays: Mapping[str, ArrayInfo]) -
     if stat.kind == "value" or not arrays:
         return _value_look(store, key, stat)
     if stat.kind == "table" or _is_text_table(arrays):
-        return _table_look(store, key, arrays)
+        return _table_look(store, key, stat, arrays)
     pictures = {name: info for name, info in arrays.items() if len(_kept(info)) >= 2 and _is_number(info)}
     signals = {name: info for name, info in arrays.items() if _is_signal(info)}
     shown = {name: info for name, info in signals.items() if name not in _AXIS_NAMES} or signals
+    if not pictures and all(_is_small_matrix(info) for info in shown.values()):
+        return _table_look(store, key, stat, arrays)
     if pictures and not (shown and max(map(_bytes, shown.values())) > max(map(_bytes, pictures.values()))):
         name = max(pictures, key=lambda name: pictures[name].nbytes)
         return _picture_look(store, key, name, pictures[name])
     if shown:
         return _line_look(store, key, shown)
-    return _table_look(store, key, arrays)
+    return _table_look(store, key, stat, arrays)
 
 
 def _bytes(info: ArrayInfo) -> int:
@@ -140,6 +151,11 @@ def _is_signal(info: ArrayInfo) -> bool:
     )
 
 
+def _is_small_matrix(info: ArrayInfo) -> bool:
+    """Tell whether the numbers themselves say more than lines through so few of them."""
+    return len(info.shape) == 2 and max(info.shape) <= _COLUMNS
+
+
 def _is_text_table(arrays: Mapping[str, ArrayInfo]) -> bool:
     flat = {info.shape for info in arrays.values()}
     return len(flat) == 1 and len(next(iter(flat))) == 1 and not any(map(_is_number, arrays.values()))
@@ -162,9 +178,10 @@ def _line_look(store: Store, key: Key, signals: Mapping[str, ArrayInfo]) -> Look
     for name, info in signals.items():
         if len(lines) >= _LINES:
             break
-        values, note = _signal(store, key, name, info)
-        notes.add(note)
-        lines += [(label, column) for label, column in _columns(name, info, values)]
+        for label, part in _real_parts(name, info):
+            values, note = _signal(store, key, name, info, part)
+            notes.add(note)
+            lines += [(label + at, column) for at, column in _columns(values)]
     lines = lines[:_LINES]
     view = {"type": "line", "names": [name for name, _ in lines], "length": length, "axis": _axis(signals)}
     return Look({**view, "note": "; ".join(sorted(notes - {""}))}, [column for _, column in lines])
@@ -179,20 +196,29 @@ def _long_axis(info: ArrayInfo) -> int:
     return 1 if len(info.shape) == 2 and info.shape[0] <= _NARROW < info.shape[1] else 0
 
 
-def _columns(name: str, info: ArrayInfo, values: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+def _columns(values: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
     if values.ndim == 1:
-        yield name, values
+        yield "", values
         return
     for index in range(min(_LINES, values.shape[1])):
-        yield f"{name}[{index}]", np.ascontiguousarray(values[:, index])
+        yield f"[{index}]", np.ascontiguousarray(values[:, index])
 
 
-def _signal(store: Store, key: Key, name: str, info: ArrayInfo) -> tuple[NDArray[Any], str]:
+def _real_parts(name: str, info: ArrayInfo) -> Iterator[tuple[str, Part]]:
+    """Give what is drawn of an array: itself, or its real and its imaginary part."""
+    if dtypes.parse(info.dtype).kind == "c":
+        yield f"real {name}", np.real
+        yield f"imag {name}", np.imag
+    else:
+        yield name, _plain
+
+
+def _signal(store: Store, key: Key, name: str, info: ArrayInfo, part: Part) -> tuple[NDArray[Any], str]:
     """Read a signal as at most 2,000 points per line; returns them and what was left out."""
     axis = _long_axis(info)
     length = info.shape[axis]
     parts = _parts(info, axis)
-    blocks = [_real(_read(store, key, name, _stretch(axis, part))) for part in parts]
+    blocks = [part(_read(store, key, name, _stretch(axis, stretch))) for stretch in parts]
     if len(parts) == 1 and parts[0] == (0, length):
         return min_max(blocks[0], _PAIRS).astype(np.float64), ""
     pairs = max(1, _PAIRS // len(blocks))
@@ -224,9 +250,7 @@ def _read(store: Store, key: Key, name: str, part: Selection) -> NDArray[Any]:
     return values.T if len(part) > 1 else values
 
 
-def _real(values: NDArray[Any]) -> NDArray[Any]:
-    if values.dtype.kind == "c":
-        return np.asarray(np.abs(values))
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
     return (
         values.astype(np.uint8) if values.dtype.kind == "b" else values.astype(values.dtype.newbyteorder("="))
     )
@@ -242,9 +266,22 @@ def _picture_look(store: Store, key: Key, name: str, info: ArrayInfo) -> Look:
     rows, columns = _window(info, height, width, info.shape[-1] if colour else 1)
     image = store.engine.read((*store.prefix, *key), name, (*where, slice(0, rows), slice(0, columns)))
     notes = [f"{name}[{', '.join(map(str, where))}]" if where else name]
+    if image.dtype.kind == "c":
+        image, notes = np.abs(image), [f"magnitude of {notes[0]}"]
     if (rows, columns) != (height, width):
         notes.append(f"the first {rows:,} × {columns:,} of {height:,} × {width:,} values")
-    return _picture(thin(_real(image), _SIDE), colour, ", ".join(notes))
+    if not np.isfinite(image).all():
+        notes.append("black where it is not a finite number")
+    return _picture(_small(_plain(image)), colour, ", ".join(notes))
+
+
+def _small(image: NDArray[Any]) -> NDArray[Any]:
+    """Thin an image evenly, and a long strip more along its long side: a few pixels across show nothing."""
+    even = thin(image, _SIDE)
+    if min(even.shape[:2]) >= _STRIP:
+        return even
+    down, across = (max(1, -(-length // _SIDE)) for length in image.shape[:2])
+    return image[::down, ::across]
 
 
 def _window(info: ArrayInfo, height: int, width: int, samples: int) -> tuple[int, int]:
@@ -265,28 +302,56 @@ def _picture(image: NDArray[Any], colour: bool, note: str) -> Look:
     return Look({**view, "samples": 1, "low": low, "high": high}, [to_bytes(image, low, high)])
 
 
-def _table_look(store: Store, key: Key, arrays: Mapping[str, ArrayInfo]) -> Look:
-    flat = {name: info for name, info in arrays.items() if len(info.shape) <= 1}
-    names = list(flat or arrays)[:_COLUMNS]
-    columns = {name: _cells(store, key, name, arrays[name]) for name in names}
+def _table_look(store: Store, key: Key, stat: Stat, arrays: Mapping[str, ArrayInfo]) -> Look:
+    flat = {name: info for name, info in arrays.items() if len(info.shape) <= 1} or arrays
+    whole = [name for name in flat if name.rpartition(".")[0] not in flat or not name.endswith(_PARTS)]
+    whole.sort(key=lambda name: arrays[name].dims[:1] != (name,))  # the index comes first
+    names = whole[:_COLUMNS]
+    columns = {name: _cells(store, key, name, arrays) for name in names}
+    if stat.kind == "stream" and "time" in columns and columns["time"].dtype == np.int64:
+        columns["time"] = columns["time"].astype("M8[ns]")  # the clock of a stream: ns, UTC
     expanded = dict(_fields(columns))
     length = max((len(column) for column in expanded.values()), default=0)
     rows = [[_cell(column, index) for column in expanded.values()] for index in range(length)]
-    total = max((info.shape[0] if info.shape else 1 for info in arrays.values()), default=0)
-    left_out = len(flat or arrays) - len(names)
-    note = f"{len(rows):,} of {total:,} rows" + (f", {left_out} more columns" if left_out else "")
+    total = max((arrays[name].shape[0] if arrays[name].shape else 1 for name in whole), default=0)
+    left_out = len(whole) - len(names)
+    note = f"{len(rows):,} of {total:,} rows" if arrays[names[0]].shape else ""
+    note += f", {left_out} more columns" if left_out else ""
     return Look({"type": "table", "columns": list(expanded), "rows": rows, "note": note}, [])
 
 
-def _cells(store: Store, key: Key, name: str, info: ArrayInfo) -> NDArray[Any]:
-    first = tuple(slice(0, _ROWS if axis == 0 else _COLUMNS) for axis in range(len(info.shape)))
-    values = store.engine.read((*store.prefix, *key), name, first)
-    return values.reshape(-1, *values.shape[1:])[:_ROWS] if values.ndim != 1 else values
+def _cells(store: Store, key: Key, name: str, arrays: Mapping[str, ArrayInfo]) -> NDArray[Any]:
+    """Read the first values of a column, with its categories or its mask put in."""
+    values = _first(store, key, name, arrays[name], _ROWS)
+    categories, mask = (f"{name}{part}" for part in _PARTS)
+    if categories in arrays and values.dtype.kind in "iu":
+        words = _first(store, key, categories, arrays[categories], _CATEGORIES)
+        return np.array([_word(words, int(code)) for code in values], object)
+    if mask in arrays:
+        missing = _first(store, key, mask, arrays[mask], _ROWS)
+        values = values.astype(object)
+        values[missing.astype(bool)] = None
+    return values
+
+
+def _word(words: NDArray[Any], code: int) -> Any:
+    if code < 0:
+        return None
+    return words[code] if code < len(words) else f"category {code}"
+
+
+def _first(store: Store, key: Key, name: str, info: ArrayInfo, rows: int) -> NDArray[Any]:
+    part = tuple(slice(0, rows if axis == 0 else _COLUMNS) for axis in range(len(info.shape)))
+    values = store.engine.read((*store.prefix, *key), name, part)
+    return values.reshape(-1, *values.shape[1:])[:rows] if values.ndim != 1 else values
 
 
 def _fields(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
     for name, values in columns.items():
-        if values.dtype.names is None:
+        if values.ndim == 2:
+            for index in range(values.shape[1]):
+                yield f"{name}[:, {index}]", values[:, index]
+        elif values.dtype.names is None:
             yield name, values
         for field in (values.dtype.names or ())[:_COLUMNS]:
             yield f"{name}.{field}", values[field]
@@ -296,6 +361,17 @@ def _cell(column: NDArray[Any], index: int) -> str:
     if index >= len(column):
         return ""
     value = column[index]
+    if value is None:
+        return "missing"
     if isinstance(value, float | np.floating):
         return f"{float(value):.6g}"
-    return text.short(str(value), 80)
+    return text.short(_date(value) if isinstance(value, np.datetime64) else str(value), 80)
+
+
+def _date(value: np.datetime64) -> str:
+    """Write a date without the zeros behind the last digit that says something."""
+    if np.isnat(value):
+        return "NaT"
+    day, _, clock = str(value).partition("T")
+    clock = clock.rstrip("0").rstrip(".") if "." in clock else clock
+    return day if clock in {"", "00:00:00"} else f"{day} {clock}"

@@ -139,6 +139,17 @@ def test_closing_it_leaves_no_thread_and_no_comm(notebook: Callable[..., Lab]) -
     assert lab.python(left) == "False"
 
 
+def test_a_panel_without_its_kernel_does_not_look_alive(notebook: Callable[..., Lab]) -> None:
+    lab = notebook(RUN + "live")
+    wait_for_frames(lab, 5)
+    restart = "await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart();"
+    lab.js(f"async () => {{ {restart} }}")
+    state(lab, "no answer", seconds=25)
+    expect(live(lab).get_by_role("alert")).to_contain_text("No answer from the kernel")
+    expect(button(lab, "Stop")).to_be_disabled()
+    lab.shot("panel-silent", live(lab))
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_themes_and_narrow_cells(notebook: Callable[..., Lab], dark: bool) -> None:
     lab = notebook(RUN + "live")

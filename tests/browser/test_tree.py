@@ -143,6 +143,20 @@ browse(store)"""
     expect(row(lab, "trials")).to_contain_text("closed")
 
 
+def test_refresh_reads_the_tree_again(notebook: Callable[..., Lab]) -> None:
+    lab = notebook(STORE + "browse(store)")
+    row(lab, "trials").locator(".dlab-twisty").click()
+    expect(row(lab, "004")).to_be_visible()
+    row(lab, "004").click()
+    expect(preview(lab)).to_contain_text("40 B")
+    lab.python("store['trials/004'] = np.arange(500); store['trials/005'] = 1; store['zoo'] = 2")
+    lab.page.get_by_role("button", name="Refresh", exact=True).click()
+    expect(row(lab, "zoo")).to_be_visible()
+    expect(row(lab, "005")).to_be_visible()
+    expect(row(lab, "004")).to_contain_text("4 kB")
+    expect(preview(lab)).to_contain_text("4 kB")
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_themes_and_narrow_cells(notebook: Callable[..., Lab], dark: bool) -> None:
     lab = notebook(STORE + "browse(store)", "browse(open_store('memory://'))")

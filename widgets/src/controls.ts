@@ -6,6 +6,9 @@ type Send = (message: { op: string; text?: string }) => void;
 
 const ENDED = new Set(["stopped", "failed"]);
 
+/** Whether nothing changes any more. */
+export const hasEnded = (state: string): boolean => ENDED.has(state);
+
 export class Controls {
   readonly el: HTMLElement;
   private readonly state = element("span", { class: "dlab-state", role: "status" });
@@ -16,6 +19,8 @@ export class Controls {
   private readonly mark: HTMLButtonElement;
   private readonly text: HTMLInputElement;
   private broken = "";
+  private quiet = "";
+  private status: Status | null = null;
 
   constructor(title: string, send: Send) {
     this.start = button("Start", () => send({ op: "start" }));
@@ -38,18 +43,27 @@ export class Controls {
     this.el = element("div", {}, bar, this.error);
   }
 
-  show({ state, error, fault }: Status): void {
+  show(status: Status): void {
+    this.status = status;
+    const { error, fault } = status;
+    const state = this.quiet ? "no answer" : status.state;
     setText(this.state, state);
     this.state.dataset.state = state;
-    const ended = ENDED.has(state);
-    const going = !ended && state !== "ready";
+    const going = !ENDED.has(state) && state !== "ready" && !this.quiet;
     this.start.disabled = state !== "ready";
     this.pause.disabled = !going;
     this.stop.disabled = !going;
     this.mark.disabled = this.text.disabled = !going;
     this.pause.dataset.op = state === "paused" ? "resume" : "pause";
     setText(this.pause, state === "paused" ? "Resume" : "Pause");
-    this.tell([error, fault, this.broken].filter(Boolean).join(" · "));
+    this.tell([error, fault, this.broken, this.quiet].filter(Boolean).join(" · "));
+  }
+
+  /** Says that the kernel has fallen silent, or with an empty text that it speaks again. */
+  silence(text: string): void {
+    if (text === this.quiet) return;
+    this.quiet = text;
+    if (this.status) this.show(this.status);
   }
 
   alarm(text: string): void {

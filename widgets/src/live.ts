@@ -1,6 +1,6 @@
 // Entry of the live panel: buttons, figures fed by binary frames, and the numbers of the run.
 import { loadBokeh } from "./bokeh";
-import { Controls } from "./controls";
+import { Controls, hasEnded } from "./controls";
 import { element } from "./dom";
 import { LiveFigure, type PlotFacts } from "./figure";
 import { Inbox, Pace, type Frame } from "./frames";
@@ -8,6 +8,7 @@ import { insist, type Host, type Message, type RenderContext } from "./host";
 import { Numbers, type Status } from "./numbers";
 
 const ALIVE = 5000; // ms; a page that says nothing for half a minute counts as gone
+const SILENCE = 8000; // ms; the kernel tells the state four times a second, also while a cell runs
 
 class LivePanel {
   private readonly page = Math.random().toString(36).slice(2); // several views of one widget share its messages
@@ -23,6 +24,8 @@ class LivePanel {
   private visible = true;
   private raf = 0;
   private rest = () => {};
+  private heard = performance.now();
+  private ended = false;
 
   constructor(
     private readonly model: Host,
@@ -42,7 +45,10 @@ class LivePanel {
     this.themes = new MutationObserver(() => this.dress());
     this.themes.observe(document.body, { attributes: true });
     document.addEventListener("visibilitychange", this.here);
-    this.timer = setInterval(this.here, ALIVE);
+    this.timer = setInterval(() => {
+      this.here();
+      this.listen();
+    }, ALIVE);
   }
 
   async start(): Promise<void> {
@@ -72,6 +78,8 @@ class LivePanel {
   }
 
   private readonly receive = (message: Message, buffers: DataView[]): void => {
+    this.heard = performance.now();
+    this.controls.silence("");
     if (message.op === "status") {
       if (this.ready) this.rest();
       this.show(message as unknown as Status);
@@ -91,7 +99,14 @@ class LivePanel {
     this.el.dataset.latency = String(Math.round(Date.now() - 1000 * next.frame.time));
   }
 
+  /** A panel whose kernel is gone must not look as if it were recording. */
+  private listen(): void {
+    if (this.ended || performance.now() - this.heard < SILENCE) return;
+    this.controls.silence("No answer from the kernel: what is shown here is the last that it told.");
+  }
+
   private show(status: Status): void {
+    this.ended = hasEnded(status.state);
     this.controls.show(status);
     this.numbers.show(status, { shown: this.pace.rate, dropped: this.inbox.dropped });
   }
@@ -112,7 +127,12 @@ class LivePanel {
   }
 
   private send(message: { op: string; [name: string]: unknown }): void {
-    this.model.send({ ...message, page: this.page, visible: this.visible && !document.hidden });
+    try {
+      this.model.send({ ...message, page: this.page, visible: this.visible && !document.hidden });
+    } catch {
+      this.heard = -Infinity; // the widget's channel is closed: its kernel is gone
+      this.listen();
+    }
   }
 }
 

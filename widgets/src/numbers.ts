@@ -47,7 +47,7 @@ export class Numbers {
     const lost = status.streams.reduce((sum, stream) => sum + stream.lost, 0);
     const parts = [
       `${status.elapsed.toFixed(1)} s`,
-      `${view.shown.toFixed(0)} frames/s`,
+      `${(status.state === "running" ? view.shown : 0).toFixed(0)} frames/s`,
       `lost ${count(lost)}`,
       `skipped ${count(status.skipped ?? 0)}`,
       `dropped ${count(view.dropped)}`,

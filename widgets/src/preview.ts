@@ -22,8 +22,9 @@ export class Preview {
   private readonly title = element("div", { class: "dlab-preview-title" });
   private readonly body = element("div", { class: "dlab-preview-body" });
 
-  constructor() {
-    this.el = element("div", { class: "dlab-preview", role: "region", "aria-label": "Preview", tabindex: 0 });
+  constructor(label: string) {
+    const name = `Preview of ${label}`;
+    this.el = element("div", { class: "dlab-preview", role: "region", "aria-label": name, tabindex: 0 });
     this.el.dataset.lmSuppressShortcuts = "true";
     this.el.append(this.title, this.body);
     this.hint();

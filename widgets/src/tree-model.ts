@@ -34,7 +34,7 @@ export class TreeNode {
   constructor(
     readonly parent: TreeNode | null,
     readonly index: number,
-    readonly row: Row,
+    public row: Row,
   ) {}
 
   get level(): number {
@@ -81,29 +81,38 @@ export class TreeModel {
 
   receive(node: TreeNode, start: number, total: number, rows: readonly Row[]): void {
     node.error = null;
-    if (node.total !== total) {
-      const grown = total - (node.total ?? 0);
-      node.total = total;
-      if (node.open) this.grow(node, grown);
-    }
+    if (node.total !== total) this.resize(node, total);
     rows.forEach((row, offset) => {
       const index = start + offset;
-      if (index < total && !node.children.has(index)) node.children.set(index, new TreeNode(node, index, row));
+      if (index >= total) return;
+      const known = node.children.get(index);
+      if (known && known.row.name === row.name && known.row.leaf === row.leaf) known.row = row;
+      else this.replace(node, index, row);
     });
   }
 
-  /** Notes that children could not be read; asking again is possible after `retry`. */
-  fail(node: TreeNode, start: number, error: string): void {
+  /** Reads again what was read of all nodes that are open; others forget their children. */
+  refresh(node: TreeNode = this.root): void {
+    const pages = [...node.asked];
+    node.asked.clear();
+    for (const child of node.children.values()) {
+      if (child.open) this.refresh(child);
+      else this.forget(child);
+    }
+    for (const page of pages.length ? pages : [0]) this.ask(node, page * this.page, page * this.page);
+  }
+
+  /** Notes that children could not be read; drawing asks for them again only after `retry` or `refresh`. */
+  fail(node: TreeNode, error: string): void {
     node.error = error;
-    node.asked.delete(Math.floor(start / this.page));
     if (node.total === null) node.total = 0;
   }
 
   retry(node: TreeNode): void {
     if (node.error === null) return;
     node.error = null;
-    node.total = null;
-    this.ask(node, 0, 0);
+    if (node.total === 0) node.total = null;
+    this.refresh(node);
   }
 
   expand(node: TreeNode): void {
@@ -165,6 +174,12 @@ export class TreeModel {
     return at;
   }
 
+  /** Whether a node is still in the tree: what was read again may have put another in its place. */
+  has(node: TreeNode): boolean {
+    const { parent } = node;
+    return parent === null || (parent.children.get(node.index) === node && this.has(parent));
+  }
+
   /** Rows to draw, asking for those that are missing. */
   window(first: number, last: number): VisibleRow[] {
     const rows: VisibleRow[] = [];
@@ -186,6 +201,31 @@ export class TreeModel {
     const wanted = typed.toLowerCase();
     const hit = order.find((index) => this.childAt(parent, index).row.name.toLowerCase().startsWith(wanted));
     return hit === undefined ? null : this.childAt(parent, hit);
+  }
+
+  private resize(node: TreeNode, total: number): void {
+    const grown = total - (node.total ?? 0);
+    for (const child of [...node.children.values()]) {
+      if (child.index < total) continue;
+      this.collapse(child);
+      node.children.delete(child.index);
+    }
+    node.total = total;
+    if (node.open) this.grow(node, grown);
+  }
+
+  private replace(node: TreeNode, index: number, row: Row): void {
+    const before = node.children.get(index);
+    if (before) this.collapse(before);
+    node.children.set(index, new TreeNode(node, index, row));
+  }
+
+  private forget(node: TreeNode): void {
+    node.children.clear();
+    node.asked.clear();
+    node.openChildren = [];
+    node.error = node.total = null;
+    node.visible = 0;
   }
 
   private grow(from: TreeNode, rows: number): void {

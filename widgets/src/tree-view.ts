@@ -37,7 +37,8 @@ export class TreeView {
 
   private readonly id = `dlab-tree-${++trees}`;
   private readonly sizer = element("div", { class: "dlab-sizer", role: "presentation" });
-  private readonly message = element("div", { class: "dlab-empty", role: "presentation" });
+  // a tree needs an item, also one that only says that there is none
+  private readonly message = element("div", { class: "dlab-empty", role: "treeitem", "aria-disabled": "true" });
   private readonly live = element("div", { class: "dlab-hidden", role: "status" });
   private readonly tree: HTMLElement;
   private readonly pool = new Map<number, DrawnRow>();
@@ -87,7 +88,7 @@ export class TreeView {
   /** Takes the first rows, which come with the widget, or asks for them. */
   start(first: { total: number; rows: Row[]; error?: string } | null): void {
     const { root } = this.model;
-    if (first?.error) this.model.fail(root, 0, first.error);
+    if (first?.error) this.model.fail(root, first.error);
     else if (first) {
       this.model.receive(root, 0, first.total, first.rows);
       if (first.rows.length >= Math.min(first.total, this.model.page)) root.asked.add(0);
@@ -100,10 +101,18 @@ export class TreeView {
     if (!asked) return;
     this.waiting.delete(request);
     if ("error" in answer) {
-      this.model.fail(asked.node, asked.start, answer.error);
+      this.model.fail(asked.node, answer.error);
       setText(this.live, answer.error);
     } else this.model.receive(asked.node, answer.start, answer.total, answer.rows);
     if (this.wanted !== null) this.go(this.wanted);
+    this.draw();
+  }
+
+  /** Reads again what is in sight: a store may change while it is looked at. */
+  refresh(): void {
+    if (this.model.root.error !== null) this.model.retry(this.model.root);
+    else this.model.refresh();
+    if (this.selected) this.options.select(this.selected);
     this.draw();
   }
 
@@ -131,6 +140,8 @@ export class TreeView {
 
   private render(): void {
     const { model, tree } = this;
+    if (this.active && !model.has(this.active)) this.active = null;
+    if (this.selected && !model.has(this.selected)) this.selected = null;
     this.height = tree.clientHeight || this.height; // 0 while hidden or while a theme is being changed
     if (tree.clientHeight && this.hidden) {
       this.hidden = false;
@@ -195,7 +206,7 @@ export class TreeView {
 
   private paintRow(drawn: DrawnRow, row: VisibleRow): void {
     const { node } = row;
-    const state = [node?.open, node?.error, node?.total, node === this.active, node === this.selected];
+    const state = [node?.row, node?.open, node?.error, node?.total, node === this.active, node === this.selected];
     const signature = JSON.stringify([row.at, row.parent.total, node?.path, row.index, ...state]);
     drawn.row = row;
     if (drawn.drawn === signature) return;

@@ -4,16 +4,19 @@ import type { Message, RenderContext } from "./host";
 import { Preview } from "./preview";
 import { TreeView } from "./tree-view";
 
-function header(label: string, badges: string[]): HTMLElement {
+function header(label: string, badges: string[], refresh: () => void): HTMLElement {
   const marks = badges.map((badge) => element("span", { class: "dlab-badge" }, badge));
-  return element("div", { class: "dlab-head" }, element("span", { class: "dlab-label", title: label }, label), ...marks);
+  const name = element("span", { class: "dlab-label", title: label }, label);
+  const again = element("button", { type: "button", class: "dlab-again", title: "Read the tree again" }, "Refresh");
+  again.addEventListener("click", refresh);
+  return element("div", { class: "dlab-head" }, name, ...marks, again);
 }
 
 function render({ model, el }: RenderContext): () => void {
   let wish = 0;
   const page = Math.random().toString(36).slice(2); // several views of one widget share its messages
   const label = String(model.get("label"));
-  const preview = new Preview();
+  const preview = new Preview(label);
   const tree = new TreeView({
     label,
     height: Number(model.get("height")),
@@ -33,7 +36,7 @@ function render({ model, el }: RenderContext): () => void {
   };
   model.on("msg:custom", receive);
   el.classList.add("dlab", "dlab-browser");
-  el.append(header(label, model.get("badges") as string[]), element("div", { class: "dlab-panes" }, tree.el, preview.el));
+  el.append(header(label, model.get("badges") as string[], () => tree.refresh()), element("div", { class: "dlab-panes" }, tree.el, preview.el));
   const first = model.get("first") as { total?: number };
   tree.start(first.total === undefined ? null : (first as never));
   return () => {

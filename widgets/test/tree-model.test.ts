@@ -42,7 +42,7 @@ describe("pages", () => {
     const node = at(model, 1);
     model.expand(node);
     expect(asked).toHaveLength(1);
-    model.fail(node, 0, "gone");
+    model.fail(node, "gone");
     expect(node.error).toBe("gone");
     model.collapse(node);
     model.expand(node);
@@ -50,6 +50,40 @@ describe("pages", () => {
     expect(asked).toHaveLength(2);
     model.receive(node, 0, 2, [leaf("a"), leaf("b")]);
     expect(model.size).toBe(5);
+  });
+
+  it("does not ask by itself for a page that failed, and counts its rows once", () => {
+    const { model, asked } = made(3);
+    const node = at(model, 1);
+    model.expand(node);
+    model.receive(node, 0, 25, rows(0, 10));
+    model.window(0, 27);
+    expect(asked).toHaveLength(3);
+    model.fail(node, "gone");
+    model.window(0, 27);
+    expect(asked).toHaveLength(3);
+    model.retry(node);
+    expect(asked.slice(3).map(({ start }) => start)).toEqual([0, 10, 20]);
+    model.receive(node, 0, 25, rows(0, 10));
+    expect(model.size).toBe(28);
+  });
+
+  it("takes what has changed when it is refreshed, and keeps open what is still there", () => {
+    const { model, asked } = made(3);
+    const [first, second] = [at(model, 0), at(model, 1)];
+    for (const node of [first, second]) {
+      model.expand(node);
+      model.receive(node, 0, 2, [leaf("a"), leaf("b")]);
+    }
+    asked.length = 0;
+    model.refresh();
+    expect(asked.map(({ node }) => node)).toEqual([first, second, model.root]);
+    model.receive(model.root, 0, 2, [group("n0"), { ...group("new"), size: "1 B" }]);
+    model.receive(first, 0, 3, [leaf("a"), { ...leaf("b"), size: "9 B" }, leaf("c")]);
+    expect(model.size).toBe(5);
+    expect([0, 1, 2, 3, 4].map((row) => at(model, row).row.name)).toEqual(["n0", "a", "b", "c", "new"]);
+    expect(at(model, 2).row.size).toBe("9 B");
+    expect([model.has(first), model.has(second)]).toEqual([true, false]);
   });
 
   it("takes a late answer for a node that was closed meanwhile", () => {
