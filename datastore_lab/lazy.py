@@ -48,6 +48,13 @@ class StoredArray(BackendArray):
         self.shape = info.shape
         self.dtype = dtypes.parse(info.dtype)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.store.url.startswith("memory:"):
+            return self.store.__reduce__()  # which says why not
+        place = (self.store.url, "r", self.store.prefix)  # for reading, as the sender may have it locked
+        info = ArrayInfo(dtypes.name(self.dtype), self.shape, (), 0, None)
+        return (_unpickled, (place, self.key, self.name, info))
+
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredArray:
         return self  # an address has no parts that could be changed
 
@@ -71,6 +78,12 @@ class StoredArray(BackendArray):
                 key=self.key,
             )
         return found
+
+
+def _unpickled(place: tuple[str, str, Key], key: Key, name: str, info: ArrayInfo) -> StoredArray:
+    from datastore_lab.store.mapping import reopen
+
+    return StoredArray(reopen(*place), key, name, info)
 
 
 class LazyIndex(Index):

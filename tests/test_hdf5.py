@@ -417,3 +417,15 @@ def test_xarray_opens_a_record_with_an_array_named_like_the_dimension_of_another
     engine.close()
     with xr.open_datatree(path, engine="h5netcdf", phony_dims="sort") as tree:
         assert tree["run/image"].shape == (5, 3, 4)
+
+
+def test_a_damaged_root_is_corrupt(path):
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_group("a")
+        root = h5py.h5o.get_info(file.id).addr
+    raw = bytearray(path.read_bytes())
+    raw[root + 4] ^= 0xFF
+    path.write_bytes(raw)
+    for mode in ("r", "a"):
+        with pytest.raises(Corrupt, match=path.name):
+            HDF5Engine(path, mode)

@@ -1,6 +1,8 @@
 """Views that read nothing before values are asked for."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -191,3 +193,13 @@ def test_a_view_of_an_array_that_was_replaced_by_another_says_so(store, other):
 def test_a_view_can_be_copied(store):
     store["a"] = np.arange(3.0)
     assert store.lazy("a").copy(deep=True).values.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_another_process_reads_a_pickled_view_while_the_store_is_open_for_writing(tmp_path, name):
+    with open_store(tmp_path / name) as store:
+        store["a"] = np.arange(3)
+        (tmp_path / "view").write_bytes(pickle.dumps(store.lazy("a")))
+        code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).values)"
+        command = [sys.executable, "-c", code, str(tmp_path / "view")]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[0 1 2]\n"

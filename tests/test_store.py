@@ -532,3 +532,10 @@ def test_merging_arrays_of_a_root_asks_for_a_group(store, tmp_path):
             store.merge_from(source)
         assert store.group("theirs").merge_from(source) == 1
     assert store.record("theirs").arrays["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("path", ["a\0b.h5", "x" * 300 + ".h5", "x" * 300 + ".zarr", "loop/lab.h5"])
+def test_what_is_no_path_is_refused_by_name(tmp_path, path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(EngineError, match=r"lab|xxx|a.*b"):
+        open_store(f"{tmp_path}/{path}")

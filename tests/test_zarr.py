@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import xarray as xr
 import zarr
 
 from datastore_lab.engines.zarr import ZarrEngine
-from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, Locked, NotFound
+from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, Locked, NotFound, ReadOnly
 from datastore_lab.records import Appends, ArrayInfo, Engine, Record, Stat
 from datastore_lab.testing.crash_tree import crash_states, record, snapshot
 
@@ -507,3 +508,31 @@ def test_compact_gives_back_what_a_crash_left(engine, path):
     Path(f"{path}-journal", "hold", "left").write_bytes(b"x" * 1000)
     assert engine.compact() == 1000
     assert engine.compact() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no other user to become")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_folder_of_another_user_is_read_only_from_the_start():
+    with tempfile.TemporaryDirectory() as folder:  # that of pytest is closed to others
+        path = Path(folder) / "s.zarr"
+        ZarrEngine(path, "w").close()
+        path.parent.chmod(0o777)
+        path.chmod(0o555)
+        child = os.fork()
+        if child == 0:
+            os._exit(_refused_as_somebody_else(path))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert names_in(folder) == ["s.zarr"]
+        path.chmod(0o755)
+
+
+def _refused_as_somebody_else(path):
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        ZarrEngine(path, "a")
+    except ReadOnly:
+        return 0
+    except BaseException:
+        traceback.print_exc()
+    return 1

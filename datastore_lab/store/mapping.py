@@ -71,7 +71,7 @@ class Store(MutableMapping[KeyLike, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         if self.url.startswith("memory:"):
             raise TypeError("a memory store can't be pickled: it lives in this process only; use a file")
-        return (_reopen, (self.url, "r+" if self.writable else "r", self.prefix))
+        return (reopen, (self.url, "r+" if self.writable else "r", self.prefix))
 
     # -- the mapping --------------------------------------------------------------------------------
 
@@ -374,7 +374,8 @@ def _checked(attrs: Mapping[str, Any]) -> dict[str, Any]:
     return dict(attrs)
 
 
-def _reopen(url: str, mode: str, prefix: Key) -> Store:
+def reopen(url: str, mode: str, prefix: Key) -> Store:
+    """Open what was pickled as an address."""
     from datastore_lab.store.opening import open_store
 
     store = open_store(url, mode)

@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datastore_lab.errors import AlreadyExists, EngineError
+from datastore_lab.errors import AlreadyExists, EngineError, LabError
 from datastore_lab.registry import ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 
@@ -60,8 +60,7 @@ def open_store(path: str | os.PathLike[str], mode: str = "a") -> Store:
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
         return Store(_engine_class(scheme[1].lower(), text)(text[scheme.end() :], mode))
-    place = Path(_from_file_url(text) if scheme else text).expanduser()
-    name = _engine_name(place)
+    place, name = _recognised(_from_file_url(text) if scheme else text)
     return _shared(ENGINES.load(name), place, mode)
 
 
@@ -91,6 +90,17 @@ def _engine_class(scheme: str, text: str) -> Any:
             f"no engine opens {text!r}: the scheme {scheme!r} is unknown (known: {known})", key=text
         )
     return engine
+
+
+def _recognised(path: str) -> tuple[Path, str]:
+    """Give the place without links in its path, and the name of its engine."""
+    try:
+        place = Path(path).expanduser()
+        return place.resolve(), _engine_name(place)
+    except LabError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with NUL, a circle of links
+        raise EngineError(f"{path!r} is no path that can be opened: {error}", key=path) from error
 
 
 def _engine_name(place: Path) -> str:
@@ -137,7 +147,7 @@ def _shared(engine_class: Any, place: Path, mode: str) -> Store:
     A notebook cell that opens a store is run again and again: a second engine would be locked out by the
     first one.
     """
-    path = str(place.resolve())
+    path = str(place)
     with _guard:
         entry = _find(path, mode)
         if entry is not None and mode == "x":

@@ -233,7 +233,7 @@ class HDF5Engine:
                 return action(self._need_writer(key).root)
             except (LabError, IndexError, MemoryError):
                 raise
-            except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
                 raise Corrupt(f"{show(key)!r} in {self._path} can't be read: {error}", key=key) from error
 
     @contextmanager

@@ -101,12 +101,19 @@ def open_file(paged: PagedFile, path: str, mode: str) -> h5py.File:
     Corrupt
         If HDF5 can't make sense of it.
     """
+    file = None
     try:
-        return h5py.File(paged, mode, track_order=True if mode == "w" else None)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        file = h5py.File(paged, mode, track_order=True if mode == "w" else None)
+        file["/"]  # which may be what is damaged
+    except (OSError, RuntimeError, ValueError, KeyError, OverflowError) as error:
+        if file is not None:
+            paged.absorb()
+            with contextlib.suppress(OSError, RuntimeError):
+                file.close()
         raise Corrupt(
             f"{path} is damaged ({error}); restore it from a copy, or try h5dump and h5repack on it", key=path
         ) from error
+    return file
 
 
 class Writer:

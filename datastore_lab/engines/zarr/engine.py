@@ -115,6 +115,11 @@ class ZarrEngine:
 
     def _start(self, mode: str) -> None:
         fresh = check_place(self._root, mode)
+        if os.path.isdir(self._root) and not os.access(self._root, os.W_OK):
+            raise ReadOnly(
+                f"{self._root!r} can't be written: it belongs to another user; open it with mode 'r'",
+                key=self._root,
+            )
         if fresh and not os.path.isdir(self._root):
             files.make_folder(self._root)
             files.sync(os.path.dirname(self._root))
