@@ -140,6 +140,10 @@ def _run_cells(source: Path, work: Path) -> str | None:
         return f"a cell took longer than {_CELL_SECONDS} s"
     except RuntimeError as error:  # what nbclient raises for a kernel that does not start, or dies
         return f"the kernel failed ({error})"
+    except AssertionError:  # how nbclient ends after Ctrl-C or SIGTERM, when it has shut down its kernel
+        if client.km is not None:
+            raise
+        return "it was interrupted"
     finally:
         nbformat.write(notebook, work / EXECUTED)
     return None

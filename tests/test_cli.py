@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -208,6 +209,33 @@ def test_headless_prints_what_was_made(monkeypatch, tmp_path):
     assert tour.execute(folder) == 0
     assert source.read_bytes() == original
     assert {path.name for path in folder.iterdir()} == {"data.h5", "data.zarr", tour.EXECUTED}
+
+
+HEADLESS = """
+import sys
+from pathlib import Path
+from datastore_lab import cli, tour
+tour.find_notebook = lambda: Path(sys.argv[1])
+sys.exit(cli.main(["tour", "--headless", "--folder", sys.argv[2]]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_headless_that_is_interrupted_says_so(tmp_path, number):
+    started = tmp_path / "started"
+    source = f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\ntime.sleep(600)"
+    notebook = _notebook(tmp_path / "long.ipynb", source)
+    command = [sys.executable, "-c", HEADLESS, str(notebook), str(tmp_path / "work")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        ends = time.monotonic() + 60
+        while not started.exists() and time.monotonic() < ends:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "datastore-lab: the tour failed: it was interrupted\n" in err
+    assert "AssertionError" not in err
 
 
 def test_headless_names_the_cell_that_fails(monkeypatch, tmp_path, capsys):
