@@ -167,6 +167,14 @@ SESSIONS: dict[str, list[Session]] = {
     ],
     "value of the cell": [Session("7\n8", "x = 4\nx + 1", "(_, x, 'value of this cell' in globals())", (5, 4, False), step) for step in (MISS, HIT)],
     "value of the cell that can't be stored": [Session("", "x = 4\nimport threading\nthreading.Lock()", "x", 4, step) for step in (MISS, HIT)],
+    "table with attributes": [
+        Session("import xarray as xr", "y = xr.Dataset({'a': ('x', [1.])}, attrs={'source': 'lamp', 'variable': 2})", "sorted(y.attrs.items())", [("source", "lamp"), ("variable", 2)], step)
+        for step in (MISS, HIT)
+    ],
+    "variable named in a query": edited("t = pd.DataFrame({'a': [1, 2, 3]})\nk = 1", "y = len(t.query('a > @k'))", "k = 1", "k = 2", "y", (2, 1)),
+    "variable named in the query of a function": edited(
+        "t = pd.DataFrame({'a': [1, 2, 3]})\nk = 1\ndef f():\n    return len(t.query('a > @k'))", "y = f()", "k = 1", "k = 2", "y", (2, 1)
+    ),
     "kinds of values": [
         Session("", "a = np.arange(3)\nb = (1, 'x', None)\nc = {'k': [1.5]}\nd = pd.Series([1, 2])\ne = {1, 2}",
                 "(a.tolist(), b, c, d.tolist(), e)", ([0, 1, 2], (1, "x", None), {"k": [1.5]}, [1, 2], {1, 2}), step)

@@ -238,6 +238,13 @@ TRAPS: dict[str, list[Step]] = {
         *replaced("import xarray as xr\n@C\ndef f(d):\n    return float(d.t[0])\nv = xr.DataArray([1., 2.], dims='t', coords={'t': [0, 1]})\n", "[0, 1]", "[3, 4]"),
         "f(v)", 0.0, 3.0,
     ),
+    "result with attributes": [
+        Step("import xarray as xr\n@C\ndef f():\n    return xr.Dataset({'a': ('t', [1.])}, attrs={'function': 'gain', 'k': 2})\n", "sorted(f().attrs.items())", [("function", "gain"), ("k", 2)], outcome)
+        for outcome in (MISS, HIT)
+    ],
+    "variable named in a query": edited(
+        *replaced("k = 1\nv = pd.DataFrame({'a': [1, 2, 3]})\n@C\ndef f():\n    return len(v.query('a > @k'))\n", "k = 1", "k = 2"), "f()", 2, 1
+    ),
     "dataclass as an argument": edited(
         *replaced("import dataclasses\n@dataclasses.dataclass\nclass P:\n    k: int = 1\n    def run(self):\n        return self.k * 10\n@C\ndef f(p):\n    return p.run()\nv = P()\n", "* 10", "* 20"),
         "f(v)", 10, 20,

@@ -96,7 +96,7 @@ def fetch(store: Store, key: Key) -> Found | None:
         _damaged(store, key, "its content is not what was stored")
         return None
     try:
-        return Found(objects.decode(record), attrs)
+        return Found(objects.decode(objects.without_attributes(record)), attrs)
     except LabError as error:
         _damaged(store, key, str(error))
         return None
@@ -113,7 +113,7 @@ def keep(store: Store, key: Key, value: Any, attrs: Mapping[str, Any]) -> int:
     record = objects.encode(value)
     size = nbytes(record)
     own = {**attrs, "nbytes": size, "checksum": checksum(record)}
-    store.write(key, record._replace(meta={**record.meta, **own}))
+    store.write(key, objects.with_attributes(record, own))
     return size
 
 

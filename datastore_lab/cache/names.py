@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import re
 import types
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
@@ -16,6 +17,7 @@ WHOLE: Chains = frozenset({()})
 _GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _CELL = {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
 _ATTRIBUTE = {"LOAD_ATTR", "LOAD_METHOD"}
+_MENTION = re.compile(r"@([A-Za-z_]\w*)")
 _DOCS = {"__doc__", "getdoc"}
 
 
@@ -54,6 +56,8 @@ def of_code(code: types.CodeType) -> Names:
             target = found if kind == "global" else closed
             target.setdefault(name, set()).add(chain)
             docs |= name in _DOCS or bool(_DOCS.intersection(chain))
+        for name in _mentioned(inner):
+            found.setdefault(name, set()).add(())
         imports += _imports(inner)
         docs |= bool(_DOCS.intersection(inner.co_names)) or _mentions(inner)
     free = {name: frozenset(closed.get(name, {()})) for name in code.co_freevars}
@@ -69,6 +73,24 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for item in code.co_consts:
         if isinstance(item, types.CodeType):
             yield from _codes(item)
+
+
+def mentioned(text: str) -> list[str]:
+    """Find the variables that text names for pandas, as in ``table.query("size > @smallest")``.
+
+    Examples
+    --------
+    >>> mentioned("size > @smallest and size < @largest")
+    ['smallest', 'largest']
+    """
+    return _MENTION.findall(text) if "@" in text else []
+
+
+def _mentioned(code: types.CodeType) -> Iterator[str]:
+    own = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
+    for item in code.co_consts:
+        if isinstance(item, str):
+            yield from (name for name in mentioned(item) if name not in own)
 
 
 def _mentions(code: types.CodeType) -> bool:

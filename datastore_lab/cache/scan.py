@@ -250,8 +250,15 @@ class Scan:
             case ast.Call() if _is_magic(node):
                 self._magic(node)
             case _:
-                for child in ast.iter_child_nodes(node):
-                    self.expression(child)
+                self._plain(node)
+
+    def _plain(self, node: ast.AST) -> None:
+        text = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+        for name in names.mentioned(text) if isinstance(text, str) else ():
+            if name in self.known or name in self.assigned:
+                self.load(name, ())
+        for child in ast.iter_child_nodes(node):
+            self.expression(child)
 
     def _attribute(self, node: ast.Attribute) -> None:
         chain: list[str] = []
