@@ -85,6 +85,8 @@ def test_the_picture_of_the_bench(lab: Lab) -> None:
     panel = lab.page.get_by_role("region", name=re.compile("Live panel"))
     wait_for_frames(lab, panel, 60)
     tree = lab.page.get_by_role("tree")
+    lab.page.get_by_role("button", name="Refresh", exact=True).click()
+    expect(tree.get_by_role("treeitem", name="camera")).not_to_contain_text("0 B")
     expand_to_a_leaf(tree)
     tree.get_by_role("treeitem", name="camera").click()
     expect(lab.page.get_by_role("region", name="Preview").locator("canvas")).to_be_visible()
