@@ -568,6 +568,7 @@ def test_plots_of_mixed_arrays() -> None:
         *(("s spectrum", ""), ("s frame", ""), ("s", "°C"), ("s", "%")),
     ]
     assert [label for label, _ in described[2]["keys"]] == ["temperature", "pressure"]
+    assert {plot._figure().border_fill_color for plot in made} == {None}  # a dark page would show its edge
 
 
 def test_many_channels_are_a_map_of_time_and_channel() -> None:

@@ -116,6 +116,8 @@ class LinePlot:
             x_range=Range1d(start=-self.window, end=0),
             y_range=Range1d(start=0, end=1),
             tools="xpan,xwheel_zoom,save,reset",
+            background_fill_color=None,
+            border_fill_color=None,  # white, even for a moment, leaves an edge on a dark page
             lod_threshold=None,
             min_border_left=56,
         )
@@ -238,6 +240,8 @@ def _image_figure(
         x_range=Range1d(start=across[0], end=across[1]),
         y_range=Range1d(start=down[0], end=down[1]),
         tools="pan,wheel_zoom,save,reset",
+        background_fill_color=None,
+        border_fill_color=None,
         min_border=0,
         min_border_left=min_border_left,
     )
