@@ -193,6 +193,7 @@ def _serve(work: Path, *, browser: bool) -> int:
         "--ServerApp.ip=127.0.0.1",
         "--ServerApp.port_retries=0",
         f"--LabApp.default_url=/lab/tree/{NOTEBOOK}",
+        "--LabApp.news_url=None",  # no question about news in front of the first look
     ]
     command += [] if browser else ["--no-browser"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -652,3 +652,20 @@ def test_a_saved_notebook_shows_something_without_a_kernel() -> None:
     page, _ = HTMLExporter().from_notebook_node(notebook)
     assert "&lt;img&gt;" in page
     assert page.count("<strong>daq</strong>") == 1
+
+
+def test_without_the_extra_the_way_out_is_named() -> None:
+    code = """
+import sys
+sys.modules["anywidget"] = None  # as if it were not installed
+from datastore_lab import browse, open_store
+from datastore_lab.errors import MissingExtra
+try:
+    browse(open_store("memory://"))
+except MissingExtra as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "this needs the package 'anywidget': pip install 'datastore-lab[lab]'\n", (
+        done.stderr
+    )

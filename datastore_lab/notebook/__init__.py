@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from datastore_lab.errors import MissingExtra
 
 if TYPE_CHECKING:
     from datastore_lab.notebook.browser import Browser
@@ -45,9 +48,8 @@ def browse(target: Any) -> Browser:
     >>> browse(open_store("memory://"))
     <Browser of memory://, 0 items>
     """
-    from datastore_lab.notebook.browser import browse as show
-
-    return show(target)
+    shown: Browser = _part("browser").browse(target)
+    return shown
 
 
 def panel(run: Any, *, fps: float = 30.0, window: float | None = None) -> Panel:
@@ -67,9 +69,20 @@ def panel(run: Any, *, fps: float = 30.0, window: float | None = None) -> Panel:
     Panel
         Shows itself as the last line of a cell.
     """
-    from datastore_lab.notebook.live import Panel
+    shown: Panel = _part("live").Panel(run, fps=fps, window=window)
+    return shown
 
-    return Panel(run, fps=fps, window=window)
+
+def _part(name: str) -> Any:
+    """Import a module of this room; say how to install what it needs if that is missing."""
+    try:
+        return importlib.import_module(f"datastore_lab.notebook.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("datastore_lab"):
+            raise
+        raise MissingExtra(
+            f"this needs the package {error.name!r}: pip install 'datastore-lab[lab]'", key=error.name
+        ) from error
 
 
 def load_ipython_extension(ipython: Any) -> None:
@@ -97,8 +110,6 @@ def unload_ipython_extension(ipython: Any) -> None:
 
 
 def _classes(homes: _Homes) -> list[type]:
-    import importlib
-
     return [
         getattr(importlib.import_module(module), name) for module, names in homes.items() for name in names
     ]

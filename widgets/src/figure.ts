@@ -40,7 +40,6 @@ export class LiveFigure {
     this.figure = view.model;
     this.source = view.model.document.get_model_by_name(this.facts.source) as DataSource;
     this.clear = () => views.clear?.();
-    this.dress();
   }
 
   apply({ part, buffers }: Content): void {

@@ -58,6 +58,7 @@ class LivePanel {
     } catch (error) {
       this.controls.alarm(`The figures can't be drawn: ${error instanceof Error ? error.message : String(error)}`);
     }
+    this.dress();
     this.ready = true;
     this.seen.observe(this.el);
     this.rest = insist(() => this.send({ op: "ready" }));
@@ -122,8 +123,19 @@ class LivePanel {
   };
 
   private dress(): void {
-    for (const figure of this.figures.values()) figure.dress();
-    setTimeout(() => this.figures.forEach((figure) => figure.dress()), 400); // a theme's style sheet comes later
+    this.colour();
+    setTimeout(() => this.colour(), 400); // a theme's style sheet comes later
+  }
+
+  /** Bokeh may refuse while it lays a figure out: wrong colours for a moment are no reason for an alarm. */
+  private colour(): void {
+    for (const figure of this.figures.values()) {
+      try {
+        figure.dress();
+      } catch (error) {
+        console.warn("datastore_lab: a live figure kept its old colours", error);
+      }
+    }
   }
 
   private send(message: { op: string; [name: string]: unknown }): void {
