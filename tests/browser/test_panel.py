@@ -159,5 +159,6 @@ def test_themes_and_narrow_cells(notebook: Callable[..., Lab], dark: bool) -> No
     lab.page.set_viewport_size({"width": 620, "height": 1000})
     wait_for_frames(lab, 10)
     lab.shot(f"panel-{'dark' if dark else 'light'}-narrow")
+    expect(live(lab)).not_to_contain_text("can't be drawn")
     button(lab, "Stop").click()
     state(lab, "stopped")
