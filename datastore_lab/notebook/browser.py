@@ -126,31 +126,7 @@ class Browser(anywidget.AnyWidget):
 
 
 def browse(target: Any) -> Browser:
-    """Show a store as a tree in the notebook.
-
-    Parameters
-    ----------
-    target : Store, workspace, run, str or path-like
-        A path or URL is opened for reading, and closed with the browser.
-
-    Returns
-    -------
-    Browser
-        Shows itself as the last line of a cell.
-
-    Raises
-    ------
-    TypeError
-        If there is no store behind `target`.
-    NotFound, EngineError, Foreign, Corrupt
-        If a path can't be opened.
-
-    Examples
-    --------
-    >>> from datastore_lab import open_store
-    >>> browse(open_store("memory://"))
-    <Browser of memory://, 0 items>
-    """
+    """Show a store as a tree; see `datastore_lab.notebook.browse`."""
     if isinstance(target, str | os.PathLike):
         return Browser(open_store(target, "r"), owned=True)
     store = store_of(target)
