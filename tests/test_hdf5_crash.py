@@ -18,6 +18,7 @@ import pytest
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import LabError
+from datastore_lab.records import Record
 from datastore_lab.testing import crash
 
 OPERATIONS = 100
@@ -102,6 +103,38 @@ def test_every_crash_state_holds_what_was_promised(run, folder, faults):
         count += 1
     assert count > len(events) * faults.share
     faults.tried("HDF5", f"crash states of {len(events):,} changes of the disk", count)
+
+
+def test_crash_while_much_is_overwritten_in_one_transaction(folder):
+    """Space that was given back is used again at once: the journal is added to more than once per commit."""
+    disk, promised = crash.RecordingDisk(), [{}]
+    crash.put({}, folder)
+    engine = HDF5Engine(folder / "store.h5", disk=disk)
+
+    def big(seed):
+        data = np.random.default_rng(seed).integers(0, 255, 1_300_000, dtype="u1")
+        return Record("array", {"data": data}, {}, {})
+
+    def fill(first):
+        with engine.transaction():
+            for number in range(3):
+                engine.write((f"{first + number}",), big(first + number))
+
+    def empty():
+        with engine.transaction():
+            for name in list(engine.children()):
+                engine.delete((name,))
+
+    for number, act in enumerate([lambda: fill(0), empty, lambda: fill(3), lambda: fill(3), empty]):
+        disk.mark("begun", number + 1)
+        act()
+        disk.mark("done", number + 1)
+        promised.append(crash.digest(engine))
+    engine.close()
+    journal = [event for event in disk.events if event.name == "store.h5-journal" and event.kind == "sync"]
+    assert len(journal) > 1 + 2 * 5  # more than the barriers of commits that keep pages once
+    for state in crash.states(disk.events, seed=4):
+        check(state, promised, folder)
 
 
 KILLED = """

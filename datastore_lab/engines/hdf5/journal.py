@@ -3,7 +3,7 @@
 Beside ``run.h5`` lies ``run.h5-journal`` while a writer has the store open. It has three parts:
 
 ``0..64``
-    The header: magic, version, state (idle or hot), sequence, committed size, bytes used, checksum.
+    The header: magic, version, state (idle or hot), sequence, committed size, checksum.
 ``64..512``
     A JSON note on who holds the store (process, host, since), for people.
 ``512..``
@@ -39,7 +39,7 @@ from datastore_lab.locks import describe_holder, holder_note, lock_handle
 _MAGIC = b"LABJRNL\x01"
 _VERSION = 1
 _IDLE, _HOT = 0, 1
-_HEADER = struct.Struct("<8sIIQQQ")
+_HEADER = struct.Struct("<8sIIQQ")
 _ENTRY = struct.Struct("<4sIQQQ")
 _ENTRY_MAGIC = b"page"
 _CHECK = struct.Struct("<Q")
@@ -60,19 +60,16 @@ class Header(NamedTuple):
         Grows at every commit and at every rollback.
     size : int
         Length of the file at the last commit, in bytes.
-    used : int
-        Length of the entries so far, in bytes.
     """
 
     hot: bool
     sequence: int
     size: int
-    used: int
 
     def pack(self) -> bytes:
         """Give the header as it lies in the file."""
         state = _HOT if self.hot else _IDLE
-        body = _HEADER.pack(_MAGIC, _VERSION, state, self.sequence, self.size, self.used)
+        body = _HEADER.pack(_MAGIC, _VERSION, state, self.sequence, self.size)
         return body + _CHECK.pack(xxhash.xxh3_64_intdigest(body))
 
 
@@ -87,10 +84,10 @@ def read_header(disk: Disk, handle: int) -> Header | None:
     body, check = raw[: _HEADER.size], raw[_HEADER.size :]
     if len(check) < _CHECK.size or _CHECK.unpack(check)[0] != xxhash.xxh3_64_intdigest(body):
         return None
-    magic, version, state, sequence, size, used = _HEADER.unpack(body)
+    magic, version, state, sequence, size = _HEADER.unpack(body)
     if magic != _MAGIC or version != _VERSION:
         return None
-    return Header(state == _HOT, sequence, size, used)
+    return Header(state == _HOT, sequence, size)
 
 
 def entries(disk: Disk, handle: int, header: Header) -> Iterator[tuple[int, bytes]]:
@@ -179,8 +176,11 @@ class Journal:
             gate.shut(self._handle)
         try:
             self._append(pages)
-            self.size, self.hot = size, True
-            self._put(Header(True, self.sequence, size, self._end - _ENTRIES_AT))
+            if self.hot:  # a header cut short here would disown the pages that were overwritten before
+                self._disk.sync(self._handle)
+            else:
+                self.size, self.hot = size, True
+                self._put(Header(True, self.sequence, size))
         finally:
             if not self.hot:
                 gate.open_again(self._handle)
@@ -190,7 +190,7 @@ class Journal:
 
     def settle(self, size: int) -> None:
         """Declare the file, which is durable by now, to be the committed state: the commit point."""
-        self._put(Header(False, self.sequence + 1, size, 0))
+        self._put(Header(False, self.sequence + 1, size))
         self.sequence += 1
         self.size, self.hot = size, False
         gate.open_again(self._handle)
@@ -200,7 +200,7 @@ class Journal:
 
     def restore(self, handle: int) -> None:
         """Write the old pages back, cut the file to its committed size and call that state committed."""
-        header = Header(True, self.sequence, self.size, self._end - _ENTRIES_AT)
+        header = Header(True, self.sequence, self.size)
         on_disk = read_header(self._disk, self._handle)
         if on_disk is None or not on_disk.hot:  # a commit failed in its last step: make it undone first
             self._put(header)
@@ -214,7 +214,7 @@ class Journal:
 
     def undo(self) -> Iterator[tuple[int, bytes]]:
         """Yield offset and old bytes of what was overwritten since the last commit."""
-        return entries(self._disk, self._handle, Header(True, self.sequence, self.size, 0))
+        return entries(self._disk, self._handle, Header(True, self.sequence, self.size))
 
     def close(self, *, remove: bool) -> None:
         """Release the lock; remove the journal if the file is in its committed state."""
