@@ -17,6 +17,7 @@ from xarray.core.indexing import (
 from xarray.indexes import Index, PandasIndex
 
 from datastore_lab import dtypes, objects
+from datastore_lab.dimensions import consistent_dims
 from datastore_lab.errors import EngineError
 from datastore_lab.keys import show
 from datastore_lab.records import (
@@ -199,10 +200,12 @@ def _dataset(store: Store, key: Key, stat: Stat) -> xarray.Dataset:
     units = attrs.get("units") if isinstance(attrs.get("units"), Mapping) else {}
     own = stat.meta.get(ARRAY_ATTRIBUTES, {})
     variables = {}
-    for name, info in _consistent(stat.arrays).items():
+    shapes = {name: info.shape for name, info in stat.arrays.items()}
+    dims = consistent_dims(shapes, {name: info.dims for name, info in stat.arrays.items()})
+    for name, info in stat.arrays.items():
         more = {"units": units[name]} if units and units.get(name) is not None else {}
         data = LazilyIndexedArray(StoredArray(store, key, name, info))
-        variables[name] = xarray.Variable(info.dims, data, {**more, **own.get(name, {})}, fastpath=True)
+        variables[name] = xarray.Variable(dims[name], data, {**more, **own.get(name, {})}, fastpath=True)
     named = _coordinates(stat, variables)
     indexes = {
         name: LazyIndex(name, variables[name])
@@ -226,20 +229,6 @@ def _coordinates(stat: Stat, variables: Mapping[str, xarray.Variable]) -> list[s
     state = stat.meta.get(CODEC_STATE)
     said = state.get("coords", ()) if isinstance(state, Mapping) else ()
     return [name for name in variables if name in said or variables[name].dims == (name,)]
-
-
-def _consistent(arrays: Mapping[str, ArrayInfo]) -> dict[str, ArrayInfo]:
-    """Rename the dimensions that have another length in an earlier array, which xarray does not allow."""
-    sizes: dict[str, int] = {}
-    result = {}
-    for name, info in arrays.items():
-        dims: list[str] = []
-        for axis, (dim, size) in enumerate(zip(info.dims, info.shape, strict=True)):
-            fits = sizes.get(dim, size) == size and dim not in dims
-            dims.append(dim if fits else f"{name}_{axis}_")
-        sizes.update(zip(dims, info.shape, strict=True))
-        result[name] = info._replace(dims=tuple(dims))
-    return result
 
 
 def _single(stat: Stat) -> str | None:

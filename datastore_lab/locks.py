@@ -63,7 +63,7 @@ def _acquire(path: Path, what: str, deadline: float) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            if lock_handle(handle) and _same_file(handle, path):
+            if lock_handle(handle) and same_file(handle, path):
                 return handle
             holder = _read_note(handle)
         except BaseException:
@@ -93,10 +93,10 @@ def lock_handle(handle: int) -> bool:
     return True
 
 
-def _same_file(handle: int, path: Path) -> bool:
-    """Whether the locked file is still the one at the path: its last holder may have removed it."""
+def same_file(handle: int, path: str | os.PathLike[str]) -> bool:
+    """Whether an open file is still the one at its path: somebody may have removed or replaced it."""
     try:
-        there = path.stat()
+        there = os.stat(path)  # noqa: PTH116 (also for the engines, which keep plain text)
     except FileNotFoundError:
         return False
     mine = os.fstat(handle)

@@ -157,6 +157,7 @@ def test_conflicting_dimensions_do_not_stop_the_view(store):
     view = store.lazy("x")
     assert view.a.shape == (3,)
     assert view.b.shape == (4, 4)
+    assert view.b.dims == store["x"].b.dims == ("b_0", "b_1")
 
 
 def test_a_view_survives_pickling_and_dask(tmp_path):

@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 
 from datastore_lab import dtypes, media
+from datastore_lab.dimensions import consistent_dims
 from datastore_lab.errors import NotStorable
 from datastore_lab.nesting import Packer, unpack
-from datastore_lab.records import ARRAY_ATTRIBUTES, CODEC_STATE, RESERVED, Record, default_dims, dims_of
+from datastore_lab.records import ARRAY_ATTRIBUTES, CODEC_STATE, RESERVED, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -225,40 +226,14 @@ class ArraysCodec:
         units = units if isinstance(units, Mapping) else {}
         attributes = record.meta.get(ARRAY_ATTRIBUTES, {})
         variables = {}
-        for name, dims in _consistent(record).items():
+        shapes = {name: array.shape for name, array in record.arrays.items()}
+        for name, dims in consistent_dims(shapes, record.dims).items():
             unit = {"units": units[name]} if units.get(name) is not None else {}
             variables[name] = (dims, record.arrays[name], {**attributes.get(name, {}), **unit})
         attrs = {
             name: value for name, value in record.meta.items() if name != "units" and name[:4] != RESERVED
         }
         return xr.Dataset(variables, attrs=attrs)
-
-
-def _consistent(record: Record) -> dict[str, tuple[str, ...]]:
-    """Give dimension names under which all arrays of a record fit into one dataset."""
-    sizes: dict[str, int] = {}
-    for name, array in record.arrays.items():
-        if array.ndim == 1 and dims_of(record, name) == (name,):
-            sizes[name] = len(array)
-    named = {}
-    for name, array in record.arrays.items():
-        dims = dims_of(record, name)
-        own = default_dims(name, array.ndim)
-        while not _fits_in(dims, array.shape, sizes, record, name):
-            dims, own = own, tuple(f"{dim}~" for dim in own)
-        sizes.update(zip(dims, array.shape, strict=True))
-        named[name] = dims
-    return named
-
-
-def _fits_in(
-    dims: tuple[str, ...], shape: tuple[int, ...], sizes: Mapping[str, int], record: Record, name: str
-) -> bool:
-    coordinate = dims == (name,)
-    return len(set(dims)) == len(dims) and all(
-        sizes.get(dim, size) == size and (coordinate or dim not in record.arrays or dim in sizes)
-        for dim, size in zip(dims, shape, strict=True)
-    )
 
 
 def _assemble(

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from datastore_lab.engines.hdf5.journal import Journal, same_file
+from datastore_lab.engines.hdf5.journal import Journal
 from datastore_lab.engines.hdf5.pages import PagedFile
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, LabError, NotFound, ReadOnly
+from datastore_lab.locks import same_file
 
 if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.disk import Disk

@@ -26,7 +26,6 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
@@ -34,7 +33,7 @@ import xxhash
 from datastore_lab.engines.hdf5 import gate
 from datastore_lab.engines.hdf5.disk import Disk, bytes_at
 from datastore_lab.errors import EngineError, Locked
-from datastore_lab.locks import describe_holder, holder_note, lock_handle
+from datastore_lab.locks import describe_holder, holder_note, lock_handle, same_file
 
 _MAGIC = b"LABJRNL\x01"
 _VERSION = 1
@@ -256,16 +255,6 @@ def _held(disk: Disk, handle: int, path: str) -> str:
         f"{path.removesuffix('-journal')} is open for writing by {describe_holder(note)}; "
         "close it there, or open it here with mode 'r'"
     )
-
-
-def same_file(handle: int, path: str) -> bool:
-    """Say whether an open file still has its name."""
-    try:
-        named = Path(path).stat()
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(handle)
-    return (named.st_ino, named.st_dev) == (mine.st_ino, mine.st_dev)
 
 
 def _lock(handle: int) -> bool:
