@@ -102,6 +102,15 @@ class Problem(NamedTuple):
     what: str
 
 
+class Repair(NamedTuple):
+    """One step of `Engine.repair`: what was found, what was done about it, and whether it is well now."""
+
+    key: Key
+    name: str | None
+    what: str
+    mended: bool
+
+
 class Traits(NamedTuple):
     """What a storage format can do; declared once, on the engine class, and probed by a test.
 
@@ -130,14 +139,21 @@ class Traits(NamedTuple):
     opens_in: tuple[str, ...]
 
 
+DURABILITIES = ("disk", "process")
+"""What a commit survives: a power cut, or only the end of the process."""
+
+
 @runtime_checkable
 class Engine(Protocol):
     """A place where records live. Synchronous, and safe to call from several threads.
 
-    An engine class is constructed as ``EngineClass(path, mode)`` with the modes of h5py: ``r`` (must
-    exist, read only), ``r+`` (must exist), ``a`` (create if missing), ``w`` (start empty), ``x`` (must
-    not exist). Every operation on a key that holds nothing raises `NotFound`; every change on a store
-    opened with ``r`` raises `ReadOnly`. The names of a node's arrays, of its dimensions and of its
+    An engine class is constructed as ``EngineClass(path, mode, *, timeout=0.0, durability="disk")`` with the
+    modes of h5py: ``r`` (must exist, read only), ``r+`` (must exist), ``a`` (create if missing), ``w``
+    (start empty), ``x`` (must not exist). `timeout` is how long to wait for another writer, in seconds,
+    before `Locked` names it; a `durability` of ``"process"`` leaves out the syncs, so that commits survive
+    the end of the process but no power cut. A part that is not as it was written raises `Corrupt` when it is
+    read, and hides nothing else. Every operation on a key that holds nothing raises `NotFound`; every change
+    on a store opened with ``r`` raises `ReadOnly`. The names of a node's arrays, of its dimensions and of its
     children are distinct (a dimension may be named like its coordinate array); a write that would break
     this raises `AlreadyExists`.
     """
@@ -196,6 +212,14 @@ class Engine(Protocol):
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         """Read everything at or below `key` and yield what is not as it was written."""
+        ...
+
+    def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
+        """Mend what can be mended without guessing, and say what was done and what was not.
+
+        Nothing that can still be read is given up. With `accept`, what is readable but not as it was written
+        is taken as it is, and gets new checksums.
+        """
         ...
 
     def compact(self) -> int:
@@ -315,6 +339,19 @@ class Writer(Protocol):
     def close(self) -> None:
         """Flush and release the files; may be called twice."""
         ...
+
+
+def check_durability(durability: str) -> bool:
+    """Say whether a commit has to be synced to the disk.
+
+    Raises
+    ------
+    ValueError
+        If `durability` is none of `DURABILITIES`.
+    """
+    if durability not in DURABILITIES:
+        raise ValueError(f"durability {durability!r} is neither 'disk' nor 'process'")
+    return durability == "disk"
 
 
 def default_dims(name: str, ndim: int) -> tuple[str, ...]:

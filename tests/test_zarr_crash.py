@@ -205,7 +205,7 @@ def test_a_full_disk_is_a_typed_error_and_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("at", range(0, 60, 3))
 def test_an_error_of_the_disk_at_any_change_is_all_or_nothing(tmp_path, at):
-    from datastore_lab.engines.zarr import files
+    from datastore_lab.folders import files
 
     path = tmp_path / "s.zarr"
     engine = ZarrEngine(path, "w")

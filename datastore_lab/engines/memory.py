@@ -20,6 +20,7 @@ from datastore_lab.records import (
     ArrayInfo,
     Problem,
     Record,
+    Repair,
     Selection,
     Stat,
     Traits,
@@ -66,6 +67,8 @@ class MemoryEngine:
         Must be empty: a memory store has no name, and no second session can open it.
     mode : {"a", "w", "x"}
         All the same here, since a new memory store is empty.
+    timeout, durability
+        As every engine has them; nothing here waits, and nothing outlives the process.
 
     Examples
     --------
@@ -88,7 +91,9 @@ class MemoryEngine:
         opens_in=(),
     )
 
-    def __init__(self, path: str = "", mode: str = "a") -> None:
+    def __init__(
+        self, path: str = "", mode: str = "a", *, timeout: float = 0.0, durability: str = "disk"
+    ) -> None:
         if path or mode in {"r", "r+"}:
             raise NotFound(
                 f"there is no memory store {path!r} to open: a memory store lives in the session that made "
@@ -194,6 +199,10 @@ class MemoryEngine:
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         self.stat(key)
         yield from ()  # memory does not rot, and nothing else can reach it
+
+    def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
+        self.stat(key)
+        yield from ()
 
     def compact(self) -> int:
         return 0

@@ -10,7 +10,18 @@ from datastore_lab import keys as _keys
 from datastore_lab import media, objects
 from datastore_lab.errors import BadKey, EngineError, NotFound, NotStorable, ReadOnly
 from datastore_lab.keys import Key, KeyLike
-from datastore_lab.records import ARRAYS, GROUP, RESERVED, Appender, Appends, Engine, Problem, Record, Stat
+from datastore_lab.records import (
+    ARRAYS,
+    GROUP,
+    RESERVED,
+    Appender,
+    Appends,
+    Engine,
+    Problem,
+    Record,
+    Repair,
+    Stat,
+)
 from datastore_lab.store.reading import read_record
 
 if TYPE_CHECKING:
@@ -328,6 +339,20 @@ class Store(MutableMapping[KeyLike, Any]):
     def verify(self, key: KeyLike = ()) -> list[Problem]:
         """Read everything at or below a node; returns what is not as it was written."""
         return list(self.engine.verify(self._full(key)))
+
+    def repair(self, key: KeyLike = (), *, accept: bool = False) -> list[Repair]:
+        """Mend what can be mended without guessing; returns what was done, and what could not be.
+
+        Parameters
+        ----------
+        key : str or sequence of str, optional
+            Only what is at or below this node.
+        accept : bool, default False
+            Take what is readable but not as it was written as it is now, since another program changed it on
+            purpose, and give it new checksums.
+        """
+        self._refuse_read_only()
+        return list(self.engine.repair(self._full(key), accept=accept))
 
     def compact(self) -> int:
         """Give back the space of what was deleted; returns bytes freed."""

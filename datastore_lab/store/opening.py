@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.errors import AlreadyExists, EngineError, LabError
+from datastore_lab.records import check_durability
 from datastore_lab.registry import ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 
@@ -21,7 +22,9 @@ MODES = ("r", "r+", "a", "w", "x")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def open_store(path: str | os.PathLike[str], mode: str = "a") -> Store:
+def open_store(
+    path: str | os.PathLike[str], mode: str = "a", *, timeout: float = 0.0, durability: str = "disk"
+) -> Store:
     """Open a place where the lab keeps things.
 
     Parameters
@@ -32,6 +35,10 @@ def open_store(path: str | os.PathLike[str], mode: str = "a") -> Store:
     mode : {"a", "r", "r+", "w", "x"}
         As in h5py: ``a`` opens or creates, ``r`` only reads, ``r+`` must exist, ``w`` starts empty, ``x``
         must not exist.
+    timeout : float, default 0.0
+        How long to wait for another process that has the place open for writing, in seconds.
+    durability : {"disk", "process"}
+        What a change survives once it has returned: a power cut, or (faster) only the end of the process.
 
     Returns
     -------
@@ -56,12 +63,20 @@ def open_store(path: str | os.PathLike[str], mode: str = "a") -> Store:
     """
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    options = _options(timeout, durability)
     text = str(path) if isinstance(path, Path) else _as_text(path)
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
-        return Store(_engine_class(scheme[1].lower(), text)(text[scheme.end() :], mode))
+        return Store(_engine_class(scheme[1].lower(), text)(text[scheme.end() :], mode, **options))
     place, name = _recognised(_from_file_url(text) if scheme else text)
-    return _shared(ENGINES.load(name), place, mode)
+    return _shared(ENGINES.load(name), place, mode, options)
+
+
+def _options(timeout: float, durability: str) -> dict[str, Any]:
+    """Give the options that are not the default ones: an engine of another distribution may lack them."""
+    check_durability(durability)
+    given: dict[str, Any] = {"timeout": timeout} if timeout else {}
+    return given if durability == "disk" else {**given, "durability": durability}
 
 
 def _as_text(path: Any) -> str:
@@ -141,7 +156,7 @@ _open: dict[tuple[str, bool], _Shared] = {}
 _guard = threading.RLock()
 
 
-def _shared(engine_class: Any, place: Path, mode: str) -> Store:
+def _shared(engine_class: Any, place: Path, mode: str, options: dict[str, Any]) -> Store:
     """Open a file, or join the engine that this process has on it already.
 
     A notebook cell that opens a store is run again and again: a second engine would be locked out by the
@@ -153,7 +168,7 @@ def _shared(engine_class: Any, place: Path, mode: str) -> Store:
         if entry is not None and mode == "x":
             raise AlreadyExists(f"{path!r} exists already, and is open", key=path)
         if entry is None:
-            engine = engine_class(path, mode)
+            engine = engine_class(path, mode, **options)
             entry = _open[(path, mode != "r")] = _Shared(engine, _place(path))
         elif mode == "w":
             Store(entry.engine).clear()

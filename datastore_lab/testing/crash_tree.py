@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from datastore_lab.engines.zarr import files
 from datastore_lab.errors import NotFound
+from datastore_lab.folders import files
 from datastore_lab.records import ArrayInfo, Record, Stat
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ class ArrowAppender:
     beginning of the file can be changed any more.
     """
 
-    def __init__(self, path: str, key: Key, spec: Stat) -> None:
+    def __init__(self, path: str, key: Key, spec: Stat, *, durable: bool = True) -> None:
+        self._durable = durable
         self._path, self._key, self._spec = path, key, spec
         self._schema = _schema(key, spec)
         self._types = {name: dtypes.parse(info.dtype) for name, info in spec.arrays.items()}
@@ -110,7 +111,8 @@ class ArrowAppender:
 
     def _sync(self) -> None:
         try:
-            os.fsync(self._handle)
+            if self._durable:
+                os.fsync(self._handle)
         except OSError as error:
             raise self._failed(error) from error
 

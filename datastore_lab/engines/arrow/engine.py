@@ -33,7 +33,7 @@ from datastore_lab.errors import (
     ReadOnly,
 )
 from datastore_lab.keys import Key, check, show
-from datastore_lab.records import GROUP, Problem, Record, Selection, Stat, Traits
+from datastore_lab.records import GROUP, Problem, Record, Repair, Selection, Stat, Traits, check_durability
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +50,10 @@ class ArrowEngine:
         ``data/run.arrow``: the file itself, if there is one, and all ``data/run.<stream>.arrow``.
     mode : {"r", "r+", "a", "w", "x"}
         As in h5py; ``"w"`` deletes the files of the store.
+    timeout : float, default 0.0
+        How long to wait for another writer, in seconds.
+    durability : {"disk", "process"}
+        What a flush survives: a power cut, or only the end of the process.
 
     Examples
     --------
@@ -78,7 +82,15 @@ class ArrowEngine:
         opens_in=("pyarrow", "pandas", "polars", "DuckDB", "R arrow"),
     )
 
-    def __init__(self, path: str | os.PathLike[str], mode: str = "a") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: str = "a",
+        *,
+        timeout: float = 0.0,
+        durability: str = "disk",
+    ) -> None:
+        self._durable = check_durability(durability)
         self._path = Path(os.path.abspath(os.fspath(path)))  # noqa: PTH100 (no link is followed)
         self._lock = threading.RLock()
         self._files: dict[str, ArrowFile] = {}
@@ -170,6 +182,10 @@ class ArrowEngine:
                 if problem:
                     yield Problem(found, name, problem)
 
+    def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
+        for found in self.verify(key):
+            yield Repair(*found, mended=False)
+
     def compact(self) -> int:
         return 0
 
@@ -184,7 +200,7 @@ class ArrowEngine:
         with self._lock:
             self._check_free(key, spec)
             path = self._path.with_name(f"{self._path.stem}.{_joined(key)}{self._path.suffix}")
-            appender = ArrowAppender(str(path), key, spec)
+            appender = ArrowAppender(str(path), key, spec, durable=self._durable)
             self._appenders.append(appender)
             return appender
 

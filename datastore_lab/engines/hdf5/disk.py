@@ -15,7 +15,17 @@ class Disk:
     """Positioned reads and writes, and the names and barriers around them.
 
     A subclass that records or fails these calls sees everything that an engine does to a disk.
+
+    Parameters
+    ----------
+    durable : bool, default True
+        False leaves out every sync.
     """
+
+    durable = True
+
+    def __init__(self, *, durable: bool = True) -> None:
+        self.durable = durable
 
     def open(self, path: str, flags: int) -> int:
         """Open a file by the flags of `os.open`."""
@@ -51,11 +61,13 @@ class Disk:
 
     def sync(self, handle: int) -> None:
         """Return when the bytes of a file are durable."""
-        _sync(handle)
+        if self.durable:
+            _sync(handle)
 
     def sync_folder(self, path: str) -> None:
         """Return when the names beside a file are durable."""
-        media.sync_folder(Path(path).absolute().parent)
+        if self.durable:
+            media.sync_folder(Path(path).absolute().parent)
 
     def replace(self, source: str, target: str) -> None:
         """Give a file the name of another, which is gone."""

@@ -27,7 +27,16 @@ from datastore_lab.engines.hdf5.reader import Reader
 from datastore_lab.engines.hdf5.types import carry
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, check, show
-from datastore_lab.records import Problem, Record, Selection, Stat, Traits, check_record
+from datastore_lab.records import (
+    Problem,
+    Record,
+    Repair,
+    Selection,
+    Stat,
+    Traits,
+    check_durability,
+    check_record,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +56,10 @@ class HDF5Engine:
         The file.
     mode : {"r", "r+", "a", "w", "x"}
         As in h5py. ``"w"`` replaces an old file only when the new, empty one is complete.
+    timeout : float, default 0.0
+        How long to wait for another writer, in seconds.
+    durability : {"disk", "process"}
+        What a commit survives: a power cut, or only the end of the process.
     disk : Disk, optional
         The calls that reach the disk; tests record them or let them fail.
 
@@ -78,16 +91,25 @@ class HDF5Engine:
         opens_in=("h5py", "xarray", "MATLAB", "h5web", "HDFView", "netCDF4"),
     )
 
-    def __init__(self, path: str | os.PathLike[str], mode: str = "a", *, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: str = "a",
+        *,
+        timeout: float = 0.0,
+        durability: str = "disk",
+        disk: Disk | None = None,
+    ) -> None:
+        durable = check_durability(durability)
         self._path = real_path(path)
         self._lock = threading.RLock()
-        self._disk = disk or Disk()
+        self._disk = disk or Disk(durable=durable)
         self._depth = 0
         self._changed = False
         self._doomed: BaseException | None = None
         self._closed = False
         self._streams: weakref.WeakValueDictionary[Key, HDF5Appender] = weakref.WeakValueDictionary()
-        self._writer = None if mode == "r" else Writer(self._path, mode, self._disk)
+        self._writer = None if mode == "r" else Writer(self._path, mode, self._disk, timeout)
         self._reader = Reader(self._path, self._disk) if mode == "r" else None
 
     @property
@@ -185,6 +207,11 @@ class HDF5Engine:
         self.stat(key)
         for node in list(self.keys(key)):
             yield from self._look(node, lambda root, at=node: list(_verify(root, at)))  # type: ignore[misc]
+
+    def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
+        """Mend what can be mended without guessing, and say what was done and what was not."""
+        for found in self.verify(key):
+            yield Repair(*found, mended=False)
 
     def compact(self) -> int:
         """Write the file anew without the space of what was deleted; returns bytes freed."""

@@ -120,14 +120,14 @@ def open_file(paged: PagedFile, path: str, mode: str) -> h5py.File:
 class Writer:
     """A file open for writing: its journal, its pages and HDF5's view of it."""
 
-    def __init__(self, path: str, mode: str, disk: Disk) -> None:
+    def __init__(self, path: str, mode: str, disk: Disk, timeout: float = 0.0) -> None:
         self._path, self._disk = path, disk
         self._process = os.getpid()
         self._broken: OSError | None = None
         self.file: h5py.File
         self._paged: PagedFile
         check_place(path, mode)
-        self._journal = self._lock()
+        self._journal = self._lock(timeout)
         self._handle = -1
         try:
             exists = check_place(path, mode)  # again, now that nobody else can change it
@@ -248,9 +248,9 @@ class Writer:
         """Close this process's copies of the handles after a fork."""
         self._journal.forget()
 
-    def _lock(self) -> Journal:
+    def _lock(self, timeout: float) -> Journal:
         try:
-            return Journal(self._path, self._disk)
+            return Journal(self._path, self._disk, timeout)
         except LabError:
             raise
         except OSError as error:

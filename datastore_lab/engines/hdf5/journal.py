@@ -44,6 +44,7 @@ _ENTRY_MAGIC = b"page"
 _CHECK = struct.Struct("<Q")
 _NOTE_AT, _ENTRIES_AT = 64, 512
 _LOCK_AT = 1 << 40
+_POLL = 0.02
 _KEEP = 4 << 20
 """A journal is cut back to its header after a commit that made it longer than this, in bytes."""
 
@@ -119,6 +120,8 @@ class Journal:
     path : str
         The file that is written, not the journal.
     disk : Disk
+    timeout : float, default 0.0
+        How long to wait for another writer, in seconds.
 
     Attributes
     ----------
@@ -135,7 +138,7 @@ class Journal:
         If another writer has the store open; the message names it.
     """
 
-    def __init__(self, path: str, disk: Disk) -> None:
+    def __init__(self, path: str, disk: Disk, timeout: float = 0.0) -> None:
         self.path = journal_path(path)
         self.sequence = 0
         self.hot = False
@@ -143,7 +146,7 @@ class Journal:
         self._named = False
         self._end = _ENTRIES_AT
         self.size = 0
-        self._handle = self._take()
+        self._handle = self._take(time.monotonic() + timeout)
 
     def recover(self, handle: int) -> bool:
         """Bring a file back to its last commit if its last writer did not finish; says whether it did."""
@@ -237,13 +240,16 @@ class Journal:
         self._disk.write(self._handle, memoryview(header.pack()), 0)
         self._disk.sync(self._handle)
 
-    def _take(self) -> int:
+    def _take(self, deadline: float) -> int:
         while True:
             handle = self._disk.open(self.path, os.O_RDWR | os.O_CREAT)
             if not _lock(handle):
                 message = _held(self._disk, handle, self.path)
                 self._disk.close(handle)
-                raise Locked(message, key=self.path)
+                if time.monotonic() >= deadline:
+                    raise Locked(message, key=self.path)
+                time.sleep(_POLL)
+                continue
             if same_file(handle, self.path):
                 return handle
             self._disk.close(handle)  # its last holder removed it between our open and our lock

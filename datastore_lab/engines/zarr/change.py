@@ -35,8 +35,8 @@ from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Record, Stat, check_r
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines.zarr.log import TreeLog
     from datastore_lab.engines.zarr.tree import Node, Parts, Tree
+    from datastore_lab.folders.log import TreeLog
 
 _CONSOLIDATED = 1000
 _STREAM = 1 << 20

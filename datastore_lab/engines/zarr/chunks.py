@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from datastore_lab.engines.zarr import files
 from datastore_lab.errors import Corrupt, NotStorable
+from datastore_lab.folders import files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

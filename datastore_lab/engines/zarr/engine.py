@@ -2,7 +2,7 @@
 
 A record is a group, its arrays are arrays in it, its children are subgroups: ``zarr.open_group``,
 ``xarray.open_datatree(path, engine="zarr")`` and any other Zarr v3 reader open it as it is. Changes go
-through the redo log of `datastore_lab.engines.zarr.log`, in the folder ``<path>-journal``, which is there
+through the redo log of `datastore_lab.folders.log`, in the folder ``<path>-journal``, which is there
 only while the store is open for writing or after a crash.
 
 A reader in another process needs no lock. Its every call sees one committed state: it waits while a commit is
@@ -27,15 +27,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from datastore_lab.engines.zarr import files
 from datastore_lab.engines.zarr.append import ZarrAppender
 from datastore_lab.engines.zarr.change import Changes
-from datastore_lab.engines.zarr.log import TreeLog
 from datastore_lab.engines.zarr.read import read_array, verify_array
 from datastore_lab.engines.zarr.tree import Tree, check_place
 from datastore_lab.errors import EngineError, LabError, Locked, ReadOnly
+from datastore_lab.folders import files
+from datastore_lab.folders.log import TreeLog
 from datastore_lab.keys import Key, check
-from datastore_lab.records import Problem, Record, Selection, Stat, Traits
+from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +55,10 @@ class ZarrEngine:
         The folder; its parent must exist.
     mode : {"r", "r+", "a", "w", "x"}
         As in h5py; ``w`` empties a Zarr store, and refuses a folder that is none.
+    timeout : float, default 0.0
+        How long to wait for another writer, in seconds.
+    durability : {"disk", "process"}
+        What a commit survives: a power cut, or only the end of the process.
 
     Examples
     --------
@@ -80,7 +84,15 @@ class ZarrEngine:
         opens_in=("zarr-python", "xarray", "TensorStore", "zarrita.js", "Zarr.jl", "GDAL"),
     )
 
-    def __init__(self, path: str | os.PathLike[str], mode: str = "a") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: str = "a",
+        *,
+        timeout: float = 0.0,
+        durability: str = "disk",
+    ) -> None:
+        durable = check_durability(durability)
         if mode not in {"r", "r+", "a", "w", "x"}:
             raise EngineError(f"{mode!r} is no mode; take one of 'r', 'r+', 'a', 'w', 'x'", key=mode)
         self._root = os.path.realpath(os.fspath(path))
@@ -89,16 +101,16 @@ class ZarrEngine:
         self._depth = 0
         self._closed = False
         self._changed = False
-        self._log = TreeLog(self._root)
+        self._log = TreeLog(self._root, "zarr.json", durable=durable)
         self._tree = Tree(self._root)
         self._changes = Changes(self._tree, self._log)
         self._undo: list[Callable[[], None]] = []
         self._streams: weakref.WeakValueDictionary[Key, ZarrAppender] = weakref.WeakValueDictionary()
         self._process = os.getpid()
         self._ready = False
-        self._open(mode)
+        self._open(mode, timeout)
 
-    def _open(self, mode: str) -> None:
+    def _open(self, mode: str, timeout: float) -> None:
         if mode == "r":
             self._settle()
             check_place(self._root, mode)
@@ -106,7 +118,7 @@ class ZarrEngine:
         if not self._log.pending():
             check_place(self._root, mode)
         with _disk(self._root):
-            self._log.lock()
+            self._log.lock(timeout)
             try:
                 self._start(mode)
             except BaseException:
@@ -174,6 +186,10 @@ class ZarrEngine:
             with self._lock:
                 yield from self._consistent(lambda at=found: list(verify_array(self._tree, at)))  # type: ignore[misc]
 
+    def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
+        for found in self.verify(key):
+            yield Repair(*found, mended=False)
+
     def _consistent(
         self, work: Callable[[], T], proof: Callable[[], object] | None = None, *, strict: bool = True
     ) -> T:
@@ -208,7 +224,7 @@ class ZarrEngine:
         """Let a commit that is being carried out end, or carry it out if its writer is gone."""
         deadline = time.monotonic() + _PATIENCE
         while self._log.pending():
-            helper = TreeLog(self._root)
+            helper = TreeLog(self._root, "zarr.json")
             try:
                 helper.lock()
                 helper.close()

@@ -12,10 +12,10 @@ import numpy as np
 
 from datastore_lab import media
 from datastore_lab.engines.zarr import chunks as chunking
-from datastore_lab.engines.zarr import files
 from datastore_lab.engines.zarr.meta import CHECKSUM, ArrayDoc
 from datastore_lab.engines.zarr.types import from_stored
 from datastore_lab.errors import Corrupt, EngineError, LabError
+from datastore_lab.folders import files
 from datastore_lab.keys import Key, show
 from datastore_lab.records import Problem, Selection, normalise_selection
 

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from datastore_lab.engines.zarr import files
 from datastore_lab.engines.zarr.meta import (
     ARRAYS,
     KIND,
@@ -23,8 +22,9 @@ from datastore_lab.engines.zarr.meta import (
     unescape,
     user_meta,
 )
-from datastore_lab.engines.zarr.overlay import Overlay
 from datastore_lab.errors import AlreadyExists, Corrupt, Foreign, LabError, NotFound
+from datastore_lab.folders import files
+from datastore_lab.folders.overlay import Overlay
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Stat, default_dims
 from datastore_lab.records import ARRAYS as ARRAYS_KIND
@@ -61,11 +61,11 @@ class Tree:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.overlay = Overlay(root)
+        self.overlay = Overlay(root, "zarr.json")
 
     def reset(self) -> None:
         """Forget the pending changes."""
-        self.overlay = Overlay(self.root)
+        self.overlay = Overlay(self.root, "zarr.json")
 
     # -- one node ----------------------------------------------------------------------------------
 

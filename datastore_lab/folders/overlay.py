@@ -37,9 +37,13 @@ class Overlay:
     ----------
     root : str
         The folder; nothing in it is touched.
+    last : str
+        End of the names of metadata files. They are put in place last: whoever looks on meanwhile sees the
+        old shape until all new rows are there.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, last: str) -> None:
+        self._last = last
         self._top = _Entry(root)
         self._before: list[tuple[_Entry, str, _Entry | None, bool]] = []
 
@@ -125,8 +129,7 @@ class Overlay:
                     visit(child, goal)
 
         visit(self._top, self._top.backing)
-        # metadata last: whoever looks on meanwhile sees the old shape until all new rows are there
-        puts.sort(key=lambda pair: pair[1].endswith("zarr.json"))
+        puts.sort(key=lambda pair: pair[1].endswith(self._last))
         deepest_first = sorted(takes.items(), key=lambda pair: -pair[0].count(os.sep))
         return Plan(deepest_first, puts)
 

@@ -30,9 +30,9 @@ from typing import Any
 
 import xxhash
 
-from datastore_lab.engines.zarr import files
-from datastore_lab.engines.zarr.overlay import Plan
 from datastore_lab.errors import Corrupt, EngineError, Locked, ReadOnly
+from datastore_lab.folders import files
+from datastore_lab.folders.overlay import Plan
 from datastore_lab.locks import FileLock
 
 _LOG, _PUTS = "log", "log.puts"
@@ -47,10 +47,16 @@ class TreeLog:
     ----------
     root : str
         Absolute path of the tree; the journal folder lies beside it.
+    head : str
+        Name of the file in the tree's root whose time stamp, in ns, is the revision.
+    durable : bool, default True
+        False leaves out every sync: commits then survive the end of the process, but no power cut.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, head: str, *, durable: bool = True) -> None:
         self.root = root
+        self.head = os.path.join(root, head)
+        self.durable = durable
         self.home = root + "-journal"
         self.stage = os.path.join(self.home, "stage")
         self.hold = os.path.join(self.home, "hold")
@@ -65,7 +71,7 @@ class TreeLog:
         """Whether this object holds the lock."""
         return self._release is not None
 
-    def lock(self) -> None:
+    def lock(self, timeout: float = 0.0) -> None:
         """Take the lock, making the folder if it is missing; then bring the tree to its last commit.
 
         Raises
@@ -76,7 +82,7 @@ class TreeLog:
             If the place can't be written.
         """
         try:
-            lock = self._take()
+            lock = self._take(timeout)
         except Locked:
             raise
         except OSError as error:
@@ -92,25 +98,29 @@ class TreeLog:
             for folder in (self.stage, self.hold):
                 if not os.path.isdir(folder):
                     files.make_folder(folder)
-            files.sync(self.home)
-            files.sync(os.path.dirname(self.home))
+            self._sync(self.home)
+            self._sync(os.path.dirname(self.home))
         except BaseException:
             self.close()
             raise
 
-    def _take(self) -> FileLock:
+    def _take(self, timeout: float) -> FileLock:
         while True:
             with contextlib.suppress(FileExistsError):
                 files.make_folder(self.home)
             # its last holder removes the folder: then it is made again
             with contextlib.suppress(FileNotFoundError):
-                return FileLock(os.path.join(self.home, "lock"), repr(self.root), timeout=_RACE)
+                return FileLock(os.path.join(self.home, "lock"), repr(self.root), timeout=max(_RACE, timeout))
 
     def close(self) -> None:
         """Give the lock back and remove the folder, unless a commit in it could not be carried out."""
         if self._release is not None:
             release, self._release = self._release, None
             release()
+
+    def _sync(self, path: str) -> None:
+        if self.durable:
+            files.sync(path)
 
     # -- commits -----------------------------------------------------------------------------------
 
@@ -142,16 +152,16 @@ class TreeLog:
         if not plan.takes and not plan.puts:
             return
         for path in self._unsynced:
-            files.sync(path)
+            self._sync(path)
         self._unsynced.clear()
-        files.sync(self.stage)
+        self._sync(self.stage)
         log = os.path.join(self.home, _LOG)
         with contextlib.suppress(FileNotFoundError):
             files.unlink(log + ".new")
         files.write(log + ".new", self._to_text(plan))
-        files.sync(log + ".new")
+        self._sync(log + ".new")
         files.rename(log + ".new", log)
-        files.sync(self.home)
+        self._sync(self.home)
         self._carry_out(plan, takes_are_done=False)
 
     def pending(self) -> bool:
@@ -181,7 +191,7 @@ class TreeLog:
             if moves:
                 self._sync_all([self.hold, *(os.path.dirname(source) for source, _ in plan.takes)])
                 files.rename(log, puts)
-                files.sync(self.home)
+                self._sync(self.home)
         for source, target in plan.puts:
             if os.path.lexists(source):
                 files.rename(source, target)
@@ -193,7 +203,7 @@ class TreeLog:
         self.touch()
         files.unlink(puts if moves else log)
         if plan.takes:  # a log that came back after a power cut would find its takes undone
-            files.sync(self.home)
+            self._sync(self.home)
             files.empty(self.hold)
 
     def _sync_all(self, folders: Iterable[str]) -> None:
@@ -201,16 +211,15 @@ class TreeLog:
             if folder.startswith(self.home) and folder != self.hold:
                 continue
             if os.path.isdir(folder):  # it may itself have been taken out of the tree
-                files.sync(folder)
+                self._sync(folder)
 
     def touch(self) -> None:
-        """Let the tree's revision grow: it is the time stamp of the root's metadata, in ns."""
-        path = os.path.join(self.root, "zarr.json")
-        number = max(time.time_ns(), os.stat(path).st_mtime_ns + 1)
+        """Let the tree's revision grow: it is the time stamp of the head, in ns."""
+        number = max(time.time_ns(), os.stat(self.head).st_mtime_ns + 1)
         try:
-            os.utime(path, ns=(number, number))
+            os.utime(self.head, ns=(number, number))
         except PermissionError:  # only the owner may set a time; a member of the group may say "now"
-            os.utime(path)
+            os.utime(self.head)
 
     # -- the log file ------------------------------------------------------------------------------
 

@@ -1,0 +1,136 @@
+"""Checksums that find every flipped bit: one per block of payload, and a seal over everything else.
+
+Every engine stores them in the way of its medium; what is summed, and how, is the same everywhere:
+
+- a **block sum** is the 64-bit XXH3 of at most `BLOCK` bytes of an array as it is stored, or of one chunk;
+- a **seal** is the 128-bit XXH3 of a record's kind, its arrays' names, types, shapes and dimensions, and its
+  attributes, as canonical JSON. A node that another program made has neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from datastore_lab import media
+from datastore_lab.errors import Corrupt, Foreign
+from datastore_lab.keys import Key, show
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from datastore_lab.records import Stat
+
+BLOCK = 1 << 20
+"""Largest number of bytes under one sum."""
+
+LAYOUT = 1
+"""Version of the layout on disk, kept as ``lab_layout`` where a store begins."""
+
+SEAL = "lab_seal"
+SUMS = "lab_sums"
+VERSION = "lab_layout"
+
+
+def seal(stat: Stat) -> str:
+    """Give the checksum over all of a record but its payload, as 32 hexadecimal digits.
+
+    Chunk shapes and sizes in bytes are no part of it: another engine may choose others.
+
+    Examples
+    --------
+    >>> from datastore_lab.records import ArrayInfo, Stat
+    >>> one = Stat("array", {"a": ArrayInfo("<f8", (2,), ("x",), 16, None)}, {"unit": "V"})
+    >>> seal(one) == seal(one._replace(meta={"unit": "mV"}))
+    False
+    """
+    arrays = [[name, info.dtype, list(info.shape), list(info.dims)] for name, info in stat.arrays.items()]
+    text = json.dumps(
+        [stat.kind, sorted(arrays), media.tag_floats(stat.meta)],
+        ensure_ascii=True,
+        allow_nan=False,
+        separators=(",", ":"),
+        sort_keys=True,
+    )
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def check_seal(key: Key, stat: Stat, found: object, url: str) -> None:
+    """Compare a record with the seal that was stored beside it.
+
+    Parameters
+    ----------
+    key : Key
+    stat : Stat
+        As it was read, without the seal.
+    found : object
+        The stored seal; None where there is none.
+    url : str
+        The store, for the message.
+
+    Raises
+    ------
+    Corrupt
+        If they differ.
+    """
+    if found != seal(stat):
+        raise Corrupt(
+            f"{show(key)!r} in {url}: its description (type, dimensions or attributes) is not as it was "
+            "written; store.record() and store[...] refuse it. If another program changed it on purpose, "
+            "store.repair(key, accept=True) takes it as it is; else restore it from a copy",
+            key=key,
+        )
+
+
+def check_layout(found: object, url: str) -> None:
+    """Refuse a store that a later version of this package made.
+
+    Raises
+    ------
+    Foreign
+    """
+    if isinstance(found, int) and found > LAYOUT:
+        raise Foreign(
+            f"{url} has layout {found}, and this version of datastore_lab knows layouts up to {LAYOUT}; "
+            "install a newer version to open it",
+            key=url,
+        )
+
+
+def block_sum(buffer: Buffer) -> int:
+    """Give the sum of one block or chunk."""
+    return xxhash.xxh3_64_intdigest(buffer)
+
+
+def block_sums(buffer: Buffer, size: int = BLOCK) -> NDArray[np.uint64]:
+    """Give the sums of consecutive blocks of `size` bytes; the last may be shorter.
+
+    Examples
+    --------
+    >>> len(block_sums(bytes(2_500_000)))
+    3
+    """
+    import numpy as np
+
+    return np.fromiter(map(block_sum, blocks(buffer, size)), np.uint64)
+
+
+def blocks(buffer: Buffer, size: int = BLOCK) -> Iterator[memoryview]:
+    """Cut contiguous bytes into blocks."""
+    view = memoryview(buffer).cast("B")
+    for start in range(0, len(view), size):
+        yield view[start : start + size]
+
+
+def damaged(key: Key, name: str, where: Any, url: str) -> Corrupt:
+    """Make the error for a block that is not as it was written."""
+    return Corrupt(
+        f"{name!r} of {show(key)!r} in {url} is damaged: {where} is not as it was written (checksum). "
+        "What lies elsewhere can still be read in parts; restore the rest from a copy",
+        key=key,
+    )
