@@ -9,10 +9,15 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import acquiring, caching, storing
+from benchmarks import acquiring, caching, items, storing
 from benchmarks.harness import HEAD
 
-GROUPS = {"stores": storing.benches, "cache": caching.benches, "acquire": acquiring.benches}
+GROUPS = {
+    "stores": storing.benches,
+    "items": items.benches,
+    "cache": caching.benches,
+    "acquire": acquiring.benches,
+}
 PACKAGES = ("numpy", "h5py", "zarr", "pyarrow", "xarray", "pandas", "joblib")
 
 

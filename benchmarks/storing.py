@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -20,50 +21,39 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def ours(suffix: str, items: dict[str, np.ndarray]):
+def ours(suffix: str, items: dict[str, np.ndarray], durability: str = "disk"):
     def write(place: Path) -> None:
-        with open_store(place / f"ours{suffix}") as store, store.transaction():
+        with open_store(place / f"ours{suffix}", durability=durability) as store, store.transaction():
             for name, array in items.items():
                 store[name] = array
 
     return write
 
 
-def by_hand_hdf5(items: dict[str, np.ndarray]):
+def by_hand_hdf5(array: np.ndarray, *, durable: bool = True):
     def write(place: Path) -> None:
         with h5py.File(place / "peer.h5", "w") as file:
-            for name, array in items.items():
-                file[name] = array
-        sync(place / "peer.h5")
+            file["a"] = array
+        if durable:
+            sync(place / "peer.h5")
 
     return write
 
 
-def hdf5_reopening(items: dict[str, np.ndarray]):
+def by_hand_zarr(array: np.ndarray, *, durable: bool = True):
     def write(place: Path) -> None:
-        for name, array in items.items():
-            with h5py.File(place / "peer.h5", "a") as file:
-                file[name] = array
-        sync(place / "peer.h5")
+        zarr.open_group(place / "peer.zarr", mode="w").create_array("a", data=array)
+        if durable:
+            sync(place / "peer.zarr")
 
     return write
 
 
-def by_hand_zarr(items: dict[str, np.ndarray]):
+def by_hand_numpy(array: np.ndarray, *, durable: bool = True):
     def write(place: Path) -> None:
-        group = zarr.open_group(place / "peer.zarr", mode="w")
-        for name, array in items.items():
-            group.create_array(name, data=array)
-        sync(place / "peer.zarr")
-
-    return write
-
-
-def by_hand_numpy(items: dict[str, np.ndarray]):
-    def write(place: Path) -> None:
-        for name, array in items.items():
-            np.save(place / f"{name}.npy", array)
-            sync(place / f"{name}.npy")
+        np.save(place / "peer.npy", array)
+        if durable:
+            sync(place / "peer.npy")
 
     return write
 
@@ -113,59 +103,56 @@ def reading(folder: Path, array: np.ndarray) -> dict:
     }
 
 
-class Reading(Bench):
-    """A bench whose files are made once."""
+class Made(Bench):
+    """A bench whose files are made once, before the first round.
 
-    def __init__(self, engine: str, array: np.ndarray) -> None:
-        super().__init__(f"read {array.nbytes / 1e6:.0f} MB, {engine}", {}, array.nbytes / 1e6, "MB")
-        self._engine, self._array = engine, array
+    Parameters
+    ----------
+    make : callable
+        Takes a folder and gives the contestants.
+    """
+
+    def __init__(self, name: str, make: Callable[[Path], dict], amount: float, unit: str) -> None:
+        super().__init__(name, {}, amount, unit)
+        self._make = make
 
     def run(self, folder: Path, rounds: int) -> None:
-        home = folder / f"files-{self._engine}"
+        home = folder / f"files of {self.name}".replace("/", " ")
         home.mkdir()
-        self.contestants = reading(home, self._array)[self._engine]
+        self.contestants = self._make(home)
         super().run(folder, rounds)
 
 
+def bulk(suffix: str, array: np.ndarray, peer: str, by_hand, durability: str) -> Bench:
+    durable = durability == "disk"
+    extra = " + fsync" if durable else ""
+    contestants = {
+        "datastore_lab": ours(suffix, {"a": array}, durability),
+        f"{peer}{extra}": by_hand(array, durable=durable),
+        f"np.save{extra}": by_hand_numpy(array, durable=durable),
+    }
+    if suffix == ".zarr":
+        contestants[f"h5py{extra}"] = by_hand_hdf5(array, durable=durable)
+    if durable:
+        contestants["write + fsync (limit)"] = raw_write(array)
+    size = array.nbytes / 1e6
+    name = f"write {size:.0f} MB, {suffix[1:]}{'' if durable else ', no fsync'}"
+    return Bench(name, contestants, size, "MB", array.nbytes)
+
+
 def benches(*, quick: bool) -> list[Bench]:
-    rng = np.random.default_rng(0)
-    big = rng.standard_normal(2_000_000 if quick else 12_500_000)
-    count = 200 if quick else 2_000
-    small = {f"item{number}": rng.standard_normal(128) for number in range(count)}
-    touch, size = big.nbytes, big.nbytes / 1e6
-
-    def bulk(suffix: str, peer: str, by_hand) -> Bench:
-        contestants = {
-            "datastore_lab": ours(suffix, {"a": big}),
-            peer: by_hand({"a": big}),
-            "np.save + fsync": by_hand_numpy({"a": big}),
-            "write + fsync (limit)": raw_write(big),
-        }
-        return Bench(f"write {size:.0f} MB, {suffix[1:]}", contestants, size, "MB", touch)
-
+    big = np.random.default_rng(0).standard_normal(2_000_000 if quick else 12_500_000)
+    peers = {".h5": ("h5py", by_hand_hdf5), ".zarr": ("zarr-python", by_hand_zarr)}
     return [
-        bulk(".h5", "h5py + fsync", by_hand_hdf5),
-        bulk(".zarr", "zarr-python + fsync", by_hand_zarr),
-        Reading("hdf5", big),
-        Reading("zarr", big),
-        Bench(
-            f"write {count} x 1 KB in one commit, h5",
-            {
-                "datastore_lab": ours(".h5", small),
-                "h5py, one file": by_hand_hdf5(small),
-                "h5py, reopening": hdf5_reopening(small),
-            },
-            count,
-            "items",
-        ),
-        Bench(
-            f"write {count} x 1 KB in one commit, zarr",
-            {
-                "datastore_lab": ours(".zarr", small),
-                "zarr-python": by_hand_zarr(small),
-                "np.save + fsync": by_hand_numpy(small),
-            },
-            count,
-            "items",
+        *(bulk(suffix, big, *peer, "disk") for suffix, peer in peers.items()),
+        *(bulk(suffix, big, *peer, "process") for suffix, peer in peers.items()),
+        *(
+            Made(
+                f"read {big.nbytes / 1e6:.0f} MB, {engine}",
+                lambda home, engine=engine: reading(home, big)[engine],
+                big.nbytes / 1e6,
+                "MB",
+            )
+            for engine in ("hdf5", "zarr")
         ),
     ]
