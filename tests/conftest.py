@@ -1,5 +1,6 @@
 """How many faults are tried, and the table of what was."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ class Faults:
         return "\n".join(
             lines + [f"| {where} | {what} | {cases:,} | 0 |" for where, what, cases in self.rows]
         )
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    """A folder in memory where there is one: thousands of small files are made and removed."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield Path(folder)
 
 
 LEDGER = pytest.StashKey[Faults]()

@@ -26,6 +26,11 @@ class Case(NamedTuple):
     whole: bool = True
     tree: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name of the format, for people."""
+        return ENGINES.load(self.engine).traits.label
+
     def open(self, path: str | os.PathLike[str], mode: str = "a", **options: Any) -> Any:
         """Open a store of this engine at a path."""
         return ENGINES.load(self.engine)(str(path), mode, **options)

@@ -19,7 +19,8 @@ import zarr
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, Locked, NotFound, ReadOnly
 from datastore_lab.records import Appends, ArrayInfo, Engine, Record, Stat
-from datastore_lab.testing.crash_tree import crash_states, record, snapshot
+from datastore_lab.testing.crash_tree import crash_states, record
+from datastore_lab.testing.workload import snapshot
 
 RNG = np.random.default_rng(0)
 

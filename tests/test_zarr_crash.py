@@ -17,7 +17,8 @@ from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.errors import EngineError
 from datastore_lab.records import Record
-from datastore_lab.testing.crash_tree import Workload, crash_states, record, snapshot
+from datastore_lab.testing.crash_tree import crash_states, record
+from datastore_lab.testing.workload import Workload, snapshot
 
 STEPS = 100
 
@@ -109,7 +110,7 @@ def test_every_crash_point_leaves_a_whole_store(scratch, faults):
 CHILD = """
 import sys
 from datastore_lab.engines.zarr import ZarrEngine
-from datastore_lab.testing.crash_tree import Workload
+from datastore_lab.testing.workload import Workload
 engine = ZarrEngine(sys.argv[1], "w")
 work = Workload(engine, int(sys.argv[2]))
 print("0", flush=True)

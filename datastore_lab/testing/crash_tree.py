@@ -13,22 +13,13 @@ A folder store must open from each of them with everything that was acknowledged
 from __future__ import annotations
 
 import bisect
-import contextlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from datastore_lab.errors import NotFound
 from datastore_lab.folders import files
-from datastore_lab.records import ArrayInfo, Record, Stat
-
-if TYPE_CHECKING:
-    from datastore_lab.keys import Key
-    from datastore_lab.records import Appender
 
 VARIANTS = ("cut", "torn", "unsynced")
 
@@ -172,118 +163,3 @@ def crash_states(trace: Trace, scratch: Path, *, share: float = 1.0, seed: int =
             folder = scratch / f"{number}-{variant}"
             if choice.random() < share and disk.build(folder, variant):
                 yield CrashState(folder, number, variant, *trace.survivors(number))
-
-
-def snapshot(engine: Any) -> dict[Key, Any]:
-    """Give everything that a store holds, for comparison with ``==``."""
-    state = {}
-    for key in engine.keys():  # noqa: SIM118 (an engine is no mapping)
-        stat = engine.stat(key)
-        arrays = {name: engine.read(key, name) for name in stat.arrays}
-        content = {name: (str(a.dtype), a.shape, a.tolist()) for name, a in arrays.items()}
-        state[key] = (stat.kind, content, repr(sorted(stat.meta.items())))
-    return state
-
-
-class Workload:
-    """A repeatable mixture of all changes that a store offers; the same on every engine that starts empty.
-
-    Parameters
-    ----------
-    engine : Engine
-    seed : int
-    """
-
-    def __init__(self, engine: Any, seed: int) -> None:
-        self.engine = engine
-        self._choice = random.Random(seed)  # noqa: S311 (repeatable work)  # noqa: S311 (a repeatable sample)
-        self._streams: dict[Key, Appender] = {}
-        self._number = 0
-
-    def step(self) -> None:
-        """Do one change, committed when it returns."""
-        self._number += 1
-        keys = sorted(key for key in self.engine.keys() if key[0] != "streams")  # noqa: SIM118
-        names = ["write", "write", "grow", "grow", "several", "fail"]
-        names += ["replace", "update", "move", "delete", "swap"] if len(keys) > 2 else []
-        getattr(self, f"_{self._choice.choice(names)}")(keys)
-
-    def _record(self) -> Record:
-        length = self._choice.randrange(0, 6)
-        arrays: Mapping[str, Any] = {
-            "data": np.full(length, self._number, "i4"),
-            "text": np.array([f"t{self._number}"] * length, np.dtypes.StringDType()),
-        }
-        return Record(
-            "array", dict(list(arrays.items())[: self._choice.randrange(1, 3)]), {"n": self._number}, {}
-        )
-
-    def _new_key(self) -> Key:
-        return (f"k{self._number}",) if self._choice.random() < 0.5 else ("deep", f"k{self._number}")
-
-    def _write(self, _keys: list[Key]) -> None:
-        self.engine.write(self._new_key(), self._record())
-
-    def _replace(self, keys: list[Key]) -> None:
-        self.engine.write(self._choice.choice(keys), self._record())
-
-    def _update(self, keys: list[Key]) -> None:
-        self.engine.update(self._choice.choice(keys), {"note": self._number})
-
-    def _move(self, keys: list[Key]) -> None:
-        self.engine.move(self._choice.choice(keys), ("moved", f"k{self._number}"))
-
-    def _delete(self, keys: list[Key]) -> None:
-        self.engine.delete(self._choice.choice(keys))
-
-    def _swap(self, keys: list[Key]) -> None:
-        one, two = self._choice.sample(keys, 2)
-        with self.engine.transaction():
-            self.engine.move(one, ("aside",))
-            self.engine.move(two, one)
-            self.engine.move(("aside",), two)
-            self.engine.update(one, {"swapped": self._number})
-
-    def _several(self, keys: list[Key]) -> None:
-        with self.engine.transaction():
-            self._write(keys)
-            self._grow(keys)
-            self.engine.write(("several", f"k{self._number}"), self._record())
-            if keys:
-                self.engine.delete(self._choice.choice(keys))
-
-    def _fail(self, keys: list[Key]) -> None:
-        with contextlib.suppress(NotFound), self.engine.transaction():
-            self._write(keys)
-            self.engine.delete(("nothing", "here"))
-
-    def _grow(self, _keys: list[Key]) -> None:
-        key = ("streams", f"s{self._number // 25}")
-        if key not in self._streams:
-            info = {"x": ArrayInfo("<f8", (0, 2), ("time", "channel"), 0, (4, 2))}
-            info["n"] = ArrayInfo("T", (0,), ("time",), 0, (3,))
-            self._streams[key] = self.engine.append(key, Stat("stream", info, {"rate": None}))
-            return
-        rows = self._choice.randrange(1, 6)
-        x = np.full((rows, 2), float(self._number))
-        self._streams[key].extend(
-            {"x": x, "n": np.array([str(self._number)] * rows, np.dtypes.StringDType())}
-        )
-        if self._choice.random() < 0.1:
-            self._streams.pop(key).close({"end": self._number})
-            self._streams[key] = _Ended()
-        else:
-            self._streams[key].flush()
-
-
-class _Ended:
-    """Stands for a stream that was closed: takes rows and drops them."""
-
-    def extend(self, block: Mapping[str, Any]) -> None:
-        """Drop rows."""
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-    def close(self, meta: Mapping[str, Any]) -> None:
-        """Do nothing."""

@@ -1,0 +1,77 @@
+"""A writer that is killed at any moment loses nothing that was acknowledged, and leaves nothing else."""
+
+import random
+import shutil
+
+import pytest
+from engines import FILES
+
+from datastore_lab.errors import NotFound
+from datastore_lab.testing.processes import failures, judge_all, run_and_kill
+from datastore_lab.testing.workload import Rows, Workload, expected, snapshot, values
+
+STEPS = 60
+
+
+def work_on(case):
+    return Workload if case.whole else Rows
+
+
+def writer(acknowledge, case, path, seed):
+    work = work_on(case)(case.open(path, "w"), seed)
+    acknowledge()
+    for _ in range(10 * STEPS):
+        work.step()
+        acknowledge()
+
+
+def judge(case, folder):
+    """Give a judge of one run: killed, and looked at by a reader and a writer."""
+
+    def kill_once(seed):
+        choice, place = random.Random(seed), folder / f"{case.engine} {seed}"
+        place.mkdir()
+        path = place / case.name
+        done = run_and_kill(writer, (case, path, seed), choice.randrange(STEPS), choice.random() * 0.015)
+        steps = max(done - 1, 0)  # the first acknowledgement is that of the empty store
+        allowed = expected(work_on(case), seed, steps + 1, 2)
+        shutil.copytree(place, folder / f"{case.engine} {seed} copy", symlinks=True)
+        found = look(case, folder / f"{case.engine} {seed} copy" / case.name, "r", done)
+        assert found in allowed, f"a reader finds another state after {done} steps"
+        found = look(case, path, "a", done)
+        assert found in allowed, f"a writer finds another state after {done} steps"
+        assert look(case, path, "r", done) == found
+        shutil.rmtree(place)
+        shutil.rmtree(place.with_name(f"{place.name} copy"))
+
+    return kill_once
+
+
+def look(case, path, mode, done):
+    try:
+        engine = case.open(path, mode)
+    except NotFound:
+        assert done < (1 if case.whole else 2), f"nothing is left after {done} steps"
+        return {}
+    try:
+        assert list(engine.verify()) == []
+        return snapshot(engine) if case.whole else values(engine)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: case.engine)
+def test_a_killed_writer_loses_nothing(case, scratch):
+    _, failed = failures(judge_all(judge, (case, scratch), range(8)))
+    assert failed == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("case", FILES, ids=lambda case: case.engine)
+def test_a_writer_killed_often_loses_nothing(case, scratch, faults):
+    times = faults.times(300)
+    count, failed = failures(judge_all(judge, (case, scratch), range(100, 100 + times)))
+    assert failed == []
+    assert count == times
+    faults.tried(case.label, "kill -9 of the writer", count)
