@@ -7,6 +7,7 @@ variable-length text, or a JSON list of fields for a structured type.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 STRING = "T"
 """Canonical name of `numpy.dtypes.StringDType`."""
+
+_SIMPLE = re.compile(r"[<>|=]?[?A-Za-z]+[0-9]{0,10}(\[[0-9]{0,10}[A-Za-z]+\])?", re.ASCII)
+"""What numpy may be asked to read: not its lists and shapes, which go to the parser of Python itself."""
 
 
 def name(dtype: np.dtype[Any]) -> str:
@@ -57,8 +61,8 @@ def parse(text: str) -> np.dtype[Any]:
     try:
         if text == STRING:
             return np.dtypes.StringDType()
-        dtype = _structured(json.loads(text)) if text.startswith(("[", "{")) else np.dtype(text)
-    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        dtype = _structured(json.loads(text)) if text.startswith(("[", "{")) else _simple(text)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise Corrupt(f"{text!r} is not the name of an array type", key=text) from error
     if dtype.hasobject:
         raise Corrupt(f"{text!r} names an object type, which no store holds", key=text)
@@ -132,8 +136,8 @@ def _converted(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
 def _check_text(dtype: Any) -> None:
     if hasattr(dtype, "na_object"):
         raise NotStorable(
-            f"text arrays with a missing value ({dtype}) can't be stored as they are; store a pandas Series "
-            "of dtype 'str', or a masked array",
+            f"text with a missing value ({dtype}) can't be stored as one array: fill it in, and keep a mask "
+            "beside it, as store[key] = array does",
             key=str(dtype),
         )
 
@@ -167,6 +171,12 @@ def _structured(described: Any) -> np.dtype[Any]:
     return np.dtype([_field(*entry) for entry in described])
 
 
+def _simple(text: str) -> np.dtype[Any]:
+    if not _SIMPLE.fullmatch(text):
+        raise ValueError(f"{text!r:.80} is no simple type")
+    return np.dtype(text)
+
+
 def _field(field: str, form: Any, shape: Any = ()) -> tuple[Any, ...]:
-    base = np.dtype(form) if isinstance(form, str) else _structured(form)
+    base = _simple(form) if isinstance(form, str) else _structured(form)
     return (field, base, tuple(shape)) if shape else (field, base)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.errors import NotStorable, Untrusted
@@ -154,6 +155,15 @@ def _find(name: str) -> type | None:
     module, _, qualified = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in qualified.split("."):
-        # not getattr: that could run a module's own __getattr__, and so import more
-        found = vars(found).get(part) if hasattr(found, "__dict__") else None
-    return found if isinstance(found, type) else None
+        found = _content(found).get(part)
+    return found if issubclass(type(found), type) else None
+
+
+def _content(holder: Any) -> Mapping[str, Any]:
+    """Give the names of a module or class. Nothing of its own is asked: a lazy module would run its code."""
+    names: Mapping[str, Any] = {}
+    if issubclass(type(holder), type):
+        names = type.__dict__["__dict__"].__get__(holder)
+    elif issubclass(type(holder), ModuleType):
+        names = ModuleType.__getattribute__(holder, "__dict__")
+    return names

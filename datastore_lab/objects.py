@@ -113,16 +113,19 @@ def decode(record: Record) -> Any:
     Corrupt
         If the record is not what its codec writes.
     """
-    entry = _by_kind.get(record.kind)
-    if entry is not None:
-        return entry.from_storable(decode(_unwrap(record)))
-    codec = codec_of(record.kind)
+    if not isinstance(record.kind, str):
+        raise Corrupt(f"the kind of a record is text, not {record.kind!r:.80}", key=record.kind)
     try:
-        return codec.decode(record)
-    except LabError:
+        entry = _by_kind.get(record.kind)
+        if entry is not None:
+            return entry.from_storable(decode(_unwrap(record)))
+        return codec_of(record.kind).decode(record)
+    except (LabError, MemoryError):
         raise
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise Corrupt(f"a record of kind {record.kind!r} can't be decoded: {error!r}") from error
+    except Exception as error:  # (what a stranger wrote may fail anywhere in numpy, pandas or xarray)
+        raise Corrupt(
+            f"a record of kind {record.kind!r} can't be decoded: {error!r:.300}", key=record.kind
+        ) from error
 
 
 def with_attributes(record: Record, attrs: Mapping[str, Any]) -> Record:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +16,15 @@ from datastore_lab.records import CODEC_STATE, Record
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DATA, _MASK, _FILL = "data", "mask", "fill_value"
+_DATA, _MASK, _FILL, _MISSING = "data", "mask", "fill_value", "missing"
 
 
 class ArrayCodec:
     """Stores an array as it is, under the name ``data``.
 
-    A masked array adds ``mask`` and ``fill_value`` and keeps what is under the mask; a numpy scalar is an
-    array without axes and a mark. Memory-mapped arrays come back as ordinary ones; other subclasses are
-    refused, as their further state is unknown.
+    A masked array adds ``mask`` and ``fill_value`` and keeps what is under the mask; text that may be missing
+    adds ``missing``; a numpy scalar is an array without axes and a mark. Memory-mapped arrays come back as
+    ordinary ones; other subclasses are refused, as their further state is unknown.
 
     Examples
     --------
@@ -50,13 +52,12 @@ class ArrayCodec:
             return _encode_masked(obj)
         if isinstance(obj, np.generic):
             return _encode_scalar(obj)
-        plain, state = _plain(obj)
-        return _record({_DATA: plain}, state)
+        return _record(*_plain(obj))
 
     def decode(self, record: Record) -> Any:
         """Give back the array, or the scalar."""
         state = record.meta.get(CODEC_STATE) or {}
-        array = _restored(record.arrays[_DATA], state)
+        array = _restored(record.arrays, state)
         match state.get("form"):
             case "scalar":
                 return _scalar(array)
@@ -70,8 +71,8 @@ def _record(arrays: dict[str, NDArray[Any]], state: dict[str, Any]) -> Record:
     return Record("array", arrays, {CODEC_STATE: state} if state else {}, {})
 
 
-def _plain(obj: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Give the array without its class, and what is needed to restore it."""
+def _plain(obj: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Give the array without its class as arrays that a store holds, and what is needed to restore it."""
     cls = type(obj)
     if cls not in {np.ndarray, np.memmap, np.recarray}:
         raise NotStorable(
@@ -80,30 +81,81 @@ def _plain(obj: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
             key=cls.__qualname__,
         )
     plain = np.ndarray.view(obj, np.ndarray)
+    if plain.dtype.kind == "T":
+        return _plain_text(plain)
     dtypes.check(plain.dtype)
     state: dict[str, Any] = {"form": "recarray"} if cls is np.recarray else {}
     if plain.dtype.type is np.record:
-        return plain.view(np.dtype((np.void, plain.dtype))), {**state, "record": True}
-    if plain.dtype.kind == "T" and not plain.dtype.coerce:
-        return plain.astype(np.dtypes.StringDType()), {**state, "coerce": False}
-    return plain, state
+        return {_DATA: plain.view(np.dtype((np.void, plain.dtype)))}, {**state, "record": True}
+    return {_DATA: plain}, state
 
 
-def _restored(array: NDArray[Any], state: dict[str, Any]) -> NDArray[Any]:
+def _plain_text(text: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    dtype: Any = text.dtype
+    state: dict[str, Any] = {} if dtype.coerce else {"coerce": False}
+    if not hasattr(dtype, "na_object"):
+        return {_DATA: text.astype(np.dtypes.StringDType()) if state else text}, state
+    items, na = text.reshape(-1).tolist(), dtype.na_object
+    missing = np.array([item is na for item in items], bool).reshape(text.shape)
+    filled = ["" if item is na else item for item in items]
+    data = np.array(filled, np.dtypes.StringDType()).reshape(text.shape)
+    return {_DATA: data, _MISSING: missing}, {**state, "missing": _write_missing(na)}
+
+
+def _write_missing(na: Any) -> dict[str, Any]:
+    """Describe what stands for missing text."""
+    if na is None or type(na) is str:
+        return {"value": na}
+    if type(na) is float and math.isnan(na):
+        return {"name": "nan"}
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and na is pandas.NA:
+        return {"name": "pandas.NA"}
+    raise NotStorable(
+        f"text whose missing value is {na!r:.80} can't be stored; use None, nan, pandas.NA or a text",
+        key=_DATA,
+    )
+
+
+def _read_missing(described: Any) -> Any:
+    if "value" in described:
+        return described["value"]
+    if described["name"] == "pandas.NA":
+        import pandas as pd
+
+        return pd.NA
+    return {"nan": np.nan}[described["name"]]
+
+
+def _restored(arrays: Mapping[str, NDArray[Any]], state: dict[str, Any]) -> NDArray[Any]:
+    array = arrays[_DATA]
     if state.get("record"):
         array = array.view(np.dtype((np.record, array.dtype)))
-    if state.get("coerce") is False:
-        array = array.astype(np.dtypes.StringDType(coerce=False))
+    if array.dtype.kind == "T" and ("coerce" in state or "missing" in state):
+        array = _restored_text(array, arrays, state)
     return array.view(np.recarray) if state.get("form") == "recarray" else array
 
 
+def _restored_text(
+    array: NDArray[Any], arrays: Mapping[str, NDArray[Any]], state: dict[str, Any]
+) -> NDArray[Any]:
+    coerce = state.get("coerce", True)
+    if "missing" not in state:
+        return array.astype(np.dtypes.StringDType(coerce=coerce))
+    na = _read_missing(state["missing"])
+    items = array.astype(object)
+    items[arrays[_MISSING]] = na
+    text: Any = np.dtypes.StringDType(na_object=na, coerce=coerce)
+    return items.astype(text)
+
+
 def _encode_scalar(obj: np.generic) -> Record:
-    array, state = _plain(np.asarray(obj))
-    if isinstance(obj, (np.str_, np.bytes_)) and len(array[()]) != len(obj):
+    arrays, state = _plain(np.asarray(obj))
+    if isinstance(obj, (np.str_, np.bytes_)) and len(arrays[_DATA][()]) != len(obj):
         raise NotStorable(
             f"{type(obj).__name__} drops NUL characters at the end; store str or bytes", key=_DATA
         )
-    return _record({_DATA: array}, {**state, "form": "scalar"})
+    return _record(arrays, {**state, "form": "scalar"})
 
 
 def _scalar(array: NDArray[Any]) -> Any:
@@ -122,8 +174,8 @@ def _encode_masked(obj: np.ma.MaskedArray[Any, Any]) -> Record:
             "numpy.ma.masked_array(data, mask)",
             key=type(obj).__qualname__,
         )
-    data, state = _plain(obj.data)
-    arrays = {_DATA: data}
+    arrays, state = _plain(obj.data)
+    data = arrays[_DATA]
     if obj.mask is not np.ma.nomask:
         arrays[_MASK] = np.asarray(obj.mask)
     if obj._fill_value is not None:  # type: ignore[attr-defined]  # the property would set one

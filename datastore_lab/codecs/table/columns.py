@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from datastore_lab import dtypes
+from datastore_lab.codecs.table import arrow
 from datastore_lab.errors import Corrupt, NotStorable
 from datastore_lab.nesting import Packer, unpack
 
@@ -19,6 +20,7 @@ Described = dict[str, Any]
 
 _MASKED = (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)
 _MISSING = {"nan": np.nan, "NA": pd.NA}
+_INT_INDEX: Any = type(pd.arrays.SparseArray([0], kind="integer").sp_index)
 
 
 class ColumnWriter:
@@ -64,7 +66,7 @@ class ColumnWriter:
             If pandas holds the values in a way that has no portable arrays.
         """
         dtype = data.dtype
-        write = _WRITERS.get(type(dtype))
+        write: Callable[..., Described] | None = _WRITERS.get(type(dtype))
         if isinstance(dtype, np.dtype):
             write = ColumnWriter._objects if dtype.hasobject else ColumnWriter._numpy
         elif isinstance(data.array, _MASKED):
@@ -81,6 +83,10 @@ class ColumnWriter:
             raise NotStorable(
                 f"{what} holds text with a lone surrogate, not valid Unicode", key=what
             ) from error
+        except NotImplementedError as error:  # pandas can't read the values of every type it can hold
+            raise NotStorable(
+                f"{what} is of dtype {dtype}, which pandas can't give: {error}", key=what
+            ) from error
 
     def _numpy(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
         array = data.to_numpy()
@@ -90,7 +96,7 @@ class ColumnWriter:
 
     def _objects(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
         items = list(data.to_numpy())
-        if items and all(type(item) is str for item in items):
+        if items and all(type(item) is str for item in items) and is_unicode(items):
             self.packer.put(name, np.array(items, np.dtypes.StringDType()), dims)
             return {"array": name, "type": "object"}
         return {"type": "objects", "items": self.other(what, items, name)}
@@ -127,6 +133,40 @@ class ColumnWriter:
         self.packer.put(name, np.array(data.array.asi8), dims)
         return {"array": name, "type": "period", "dtype": str(data.dtype)}
 
+    def _sparse(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
+        """Keep the values that are there, and where they are."""
+        values, dtype = data.array, data.dtype
+        dtypes.check(dtype.subtype)
+        self.packer.put(name, np.array(values.sp_values), (self.packer.reserve(f"{name}.filled"),))
+        places = self.packer.add(f"{name}.places", values.sp_index.indices.copy())
+        fill = np.asarray(dtype.fill_value, dtype.subtype)
+        return {
+            "array": name,
+            "type": "sparse",
+            "places": places,
+            "length": len(values),
+            "fill": self.packer.add(f"{name}.fill", fill),
+            "blocks": values.kind == "block",
+        }
+
+    def _arrow(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
+        """Keep numbers as numbers with a mask, flat types as their buffers, nested ones as Python values."""
+        column = data.array.__arrow_array__()
+        state = {"type": "arrow", "of": arrow.describe(column.type), "length": len(column)}
+        if (plain := arrow.plain_type(column.type)) is not None:
+            missing = data.isna()
+            self.packer.put(name, np.array(column.fill_null(0), plain), dims)
+            state = {"array": name, "type": "arrow", "dtype": str(column.type)}
+            return {**state, **self._mask(missing, name, dims)}
+        if (buffers := arrow.take_apart(column)) is not None:
+            return {**state, "buffers": [self._buffer(name, buffer) for buffer in buffers]}
+        if not arrow.comes_back(column):
+            raise NotStorable(f"{what} is of dtype {data.dtype}, which has no portable form", key=what)
+        return {**state, "items": self.other(what, column.to_pylist(), name)}
+
+    def _buffer(self, name: str, buffer: Any) -> str | None:
+        return None if buffer is None else self.packer.add(f"{name}.buffer", buffer)
+
     def _interval(self, what: str, data: Any, name: str, dims: tuple[str, ...]) -> Described:
         ends = {}
         for end in ("left", "right"):
@@ -141,6 +181,8 @@ _WRITERS: dict[type, Callable[..., Described]] = {
     pd.DatetimeTZDtype: ColumnWriter._datetime,
     pd.PeriodDtype: ColumnWriter._period,
     pd.IntervalDtype: ColumnWriter._interval,
+    pd.SparseDtype: ColumnWriter._sparse,
+    pd.ArrowDtype: ColumnWriter._arrow,
 }
 
 
@@ -218,6 +260,25 @@ class ColumnReader:
             self._arrays[state["array"]], freq=state["dtype"].removeprefix("period[").removesuffix("]")
         ).array
 
+    def _sparse(self, state: Mapping[str, Any]) -> Any:
+        values, places = self._arrays[state["array"]], self._arrays[state["places"]]
+        dtype = pd.SparseDtype(values.dtype, _plain_fill(self._arrays[state["fill"]]))
+        index = _INT_INDEX(state["length"], places)
+        return pd.arrays.SparseArray(
+            values, sparse_index=index.to_block_index() if state["blocks"] else index, dtype=dtype
+        )
+
+    def _arrow(self, state: Mapping[str, Any]) -> Any:
+        if "array" in state:
+            values = np.array(self._arrays[state["array"]])
+            column = arrow.from_numpy(values, self._missing(state, values.shape), state["dtype"])
+        elif "buffers" in state:
+            buffers = [None if name is None else self._arrays[name] for name in state["buffers"]]
+            column = arrow.from_buffers(state["of"], state["length"], buffers)
+        else:
+            column = arrow.from_values(state["of"], self.other(state["items"]))
+        return pd.arrays.ArrowExtensionArray(column)
+
     def _interval(self, state: Mapping[str, Any]) -> Any:
         left, right = (self.values(state[end])[0] for end in ("left", "right"))
         return pd.arrays.IntervalArray.from_arrays(left, right, closed=state["closed"])
@@ -233,7 +294,22 @@ _READERS: dict[str, Callable[[ColumnReader, Mapping[str, Any]], Any]] = {
     "datetime": ColumnReader._datetime,
     "period": ColumnReader._period,
     "interval": ColumnReader._interval,
+    "sparse": ColumnReader._sparse,
+    "arrow": ColumnReader._arrow,
 }
+
+
+def _plain_fill(fill: Any) -> Any:
+    return fill[()] if fill.dtype.kind in "mM" else fill.item()
+
+
+def is_unicode(texts: list[str]) -> bool:
+    """Say whether UTF-8 holds all texts: names of files may have lone surrogates."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def place_of(label: Hashable, otherwise: str) -> str:

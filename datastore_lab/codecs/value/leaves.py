@@ -5,21 +5,28 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import fractions
+import math
 import pathlib
+import re
+import struct
 import uuid
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from datastore_lab import dtypes
-from datastore_lab.errors import NotStorable
+from datastore_lab.errors import MissingExtra, NotStorable
 
 LONG_BYTES = 1024
 """Bytes longer than this become an array."""
 
 _PLAIN_INT = 1 << 256
+
+_NAN = struct.pack("<d", math.nan)
+_FRACTION = re.compile(r"(-?[0-9]{1,4000})(?:/([0-9]{1,4000}))?", re.ASCII)
+_ZONE = re.compile(r"[A-Za-z0-9_+-]{1,60}(?:/[A-Za-z0-9_+-]{1,60}){0,3}", re.ASCII)
 
 
 class Leaf(NamedTuple):
@@ -36,7 +43,7 @@ def _offset(zone: dt.tzinfo | None) -> Any:
         return zone and "UTC"
     if type(zone) is dt.timezone:
         shift, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
-        return {"offset": _write_delta(shift), **({"name": name[0]} if name else {})}
+        return {"offset": _write_delta(shift), **({"name": write_text(name[0])} if name else {})}
     if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
         return {"zone": zone.key}
     raise NotStorable(f"the time zone {zone!r} can't be stored; use zoneinfo.ZoneInfo or dt.timezone")
@@ -46,9 +53,20 @@ def _zone(described: Any) -> dt.tzinfo | None:
     if described is None or described == "UTC":
         return described and dt.UTC
     if "zone" in described:
-        return zoneinfo.ZoneInfo(described["zone"])
-    name = [described["name"]] if "name" in described else []
+        return _named_zone(described["zone"])
+    name = [read_text(described["name"])] if "name" in described else []
     return dt.timezone(_read_delta(described["offset"]), *name)
+
+
+def _named_zone(key: str) -> zoneinfo.ZoneInfo:
+    if not _ZONE.fullmatch(key):  # the key is looked up as the path of a file
+        raise ValueError(f"{key!r:.80} is not the name of a time zone")
+    try:
+        return zoneinfo.ZoneInfo(key)
+    except (zoneinfo.ZoneInfoNotFoundError, OSError) as error:
+        raise MissingExtra(
+            f"the time zone {key!r} is unknown on this computer; pip install tzdata", key=key
+        ) from error
 
 
 def _write_moment(moment: dt.datetime | dt.time) -> Any:
@@ -73,7 +91,7 @@ def _read_delta(parts: list[int]) -> dt.timedelta:
     return dt.timedelta(*parts)
 
 
-def _read_path(pure: type[pathlib.PurePath], concrete: type[pathlib.PurePath]) -> Callable[[str], Any]:
+def _here(pure: type[pathlib.PurePath], concrete: type[pathlib.PurePath]) -> Callable[[str], Any]:
     """Give the class to read a path with: a concrete path of another system names nothing here."""
     return concrete if issubclass(type(pathlib.Path()), concrete) else pure
 
@@ -90,27 +108,72 @@ def is_short(number: int) -> bool:
     return -_PLAIN_INT < number < _PLAIN_INT
 
 
-def check_text(text: str, where: Callable[[], str]) -> str:
-    """Return text that UTF-8 can hold.
-
-    Raises
-    ------
-    NotStorable
-        For a lone surrogate; `where` is called for the path.
-    """
+def is_unicode(text: str) -> bool:
+    """Say whether text is valid Unicode: names of files may have lone surrogates, which UTF-8 can't hold."""
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        raise NotStorable(
-            f"{where()} holds text with a lone surrogate, which is not valid Unicode: {text[:40]!r}",
-            key=where(),
-        ) from error
-    return text
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_text(text: str) -> Any:
+    """Describe text as JSON, also where it holds lone surrogates."""
+    return text if is_unicode(text) else {"$str": text.encode("utf-8", "surrogatepass").hex()}
+
+
+def read_text(described: Any) -> str:
+    """Undo `write_text`."""
+    if isinstance(described, str):
+        return described
+    return bytes.fromhex(described["$str"]).decode("utf-8", "surrogatepass")
+
+
+def write_float(number: float) -> Any:
+    """Describe a float as JSON; a NaN that is not the usual one by its bytes."""
+    if not math.isnan(number) or struct.pack("<d", number) == _NAN:
+        return number
+    return {"$nan": struct.pack("<d", number).hex()}
+
+
+def read_float(described: Any) -> float:
+    """Undo `write_float`."""
+    if not isinstance(described, Mapping):
+        return float(described)
+    number: float = struct.unpack("<d", bytes.fromhex(described["$nan"]))[0]
+    return number
+
+
+def _write_fraction(number: fractions.Fraction) -> Any:
+    if is_short(number.numerator) and is_short(number.denominator):
+        return str(number)
+    return [hex(number.numerator), hex(number.denominator)]
+
+
+def _read_fraction(described: Any) -> fractions.Fraction:
+    if not isinstance(described, str):
+        return fractions.Fraction(*(int(part, 16) for part in described))
+    found = _FRACTION.fullmatch(described)  # an exponent would be computed, however large
+    if found is None:
+        raise ValueError(f"{described!r:.80} is not a fraction")
+    return fractions.Fraction(*(int(part) for part in found.groups("1")))
+
+
+def _path(cls: Callable[[str], Any]) -> Callable[[Any], Any]:
+    return lambda described: cls(read_text(described))
+
+
+def _write_path(path: pathlib.PurePath) -> Any:
+    return write_text(str(path))
 
 
 LEAVES: dict[type, Leaf] = {
     int: Leaf("$int", hex, lambda text: int(text, 16)),
-    complex: Leaf("$complex", lambda z: [z.real, z.imag], lambda parts: complex(*map(float, parts))),
+    complex: Leaf(
+        "$complex",
+        lambda z: [write_float(z.real), write_float(z.imag)],
+        lambda parts: complex(*map(read_float, parts)),
+    ),
     bytes: Leaf("$bytes", bytes.hex, bytes.fromhex),
     bytearray: Leaf("$bytearray", bytearray.hex, bytearray.fromhex),
     dt.datetime: Leaf("$datetime", _write_moment, _read_moment(dt.datetime)),
@@ -120,16 +183,25 @@ LEAVES: dict[type, Leaf] = {
     dt.timezone: Leaf("$timezone", _offset, _zone),
     zoneinfo.ZoneInfo: Leaf("$zoneinfo", _offset, _zone),
     decimal.Decimal: Leaf("$decimal", str, decimal.Decimal),
-    fractions.Fraction: Leaf("$fraction", str, fractions.Fraction),
+    fractions.Fraction: Leaf("$fraction", _write_fraction, _read_fraction),
     uuid.UUID: Leaf("$uuid", str, uuid.UUID),
-    pathlib.PurePosixPath: Leaf("$pure_posix_path", str, pathlib.PurePosixPath),
-    pathlib.PureWindowsPath: Leaf("$pure_windows_path", str, pathlib.PureWindowsPath),
-    pathlib.PosixPath: Leaf("$posix_path", str, _read_path(pathlib.PurePosixPath, pathlib.PosixPath)),
-    pathlib.WindowsPath: Leaf("$windows_path", str, _read_path(pathlib.PureWindowsPath, pathlib.WindowsPath)),
+    pathlib.PurePosixPath: Leaf("$pure_posix_path", _write_path, _path(pathlib.PurePosixPath)),
+    pathlib.PureWindowsPath: Leaf("$pure_windows_path", _write_path, _path(pathlib.PureWindowsPath)),
+    pathlib.PosixPath: Leaf(
+        "$posix_path", _write_path, _path(_here(pathlib.PurePosixPath, pathlib.PosixPath))
+    ),
+    pathlib.WindowsPath: Leaf(
+        "$windows_path", _write_path, _path(_here(pathlib.PureWindowsPath, pathlib.WindowsPath))
+    ),
     type(...): Leaf("$ellipsis", lambda _: True, lambda _: ...),
     type(NotImplemented): Leaf("$not_implemented", lambda _: True, lambda _: NotImplemented),
 }
-BY_TAG = {leaf.tag: leaf for leaf in LEAVES.values()}
+BY_TAG: dict[str, Callable[[Any], Any]] = {
+    **{leaf.tag: leaf.from_json for leaf in LEAVES.values()},
+    "$str": lambda described: read_text({"$str": described}),
+    "$nan": lambda described: read_float({"$nan": described}),
+    "$dtype": dtypes.parse,
+}
 
 _READABLE = frozenset("biuf")
 
@@ -140,7 +212,7 @@ def write_numpy(value: np.generic) -> dict[str, Any] | None:
     if array.dtype.kind not in "biufcmM":
         return None
     described: dict[str, Any] = {"dtype": dtypes.name(array.dtype), "bytes": array.tobytes().hex()}
-    if array.dtype.kind in _READABLE and array.dtype.itemsize <= 8:
+    if array.dtype.kind in _READABLE and array.dtype.itemsize <= 8 and not np.isnan(array):
         described = {"dtype": described["dtype"], "value": array.item()}
     elif array.dtype.kind in "mM":
         described["text"] = str(value)

@@ -52,7 +52,7 @@ class _Reader:
         if not tag.startswith("$"):
             return {name: self.value(item) for name, item in tree.items()}
         if tag in BY_TAG:
-            return BY_TAG[tag].from_json(tree[tag])
+            return BY_TAG[tag](tree[tag])
         return _READERS[tag](self, tree[tag])
 
     def _pairs(self, pairs: Any) -> list[tuple[Any, Any]]:
@@ -84,7 +84,10 @@ class _Reader:
         cls = _loaded(state, lambda cls: issubclass(cls, enum.Enum), "an enum")
         if "name" in state:
             return cls.__members__[state["name"]]  # type: ignore[attr-defined]
-        return cls(self.value(state["value"]))
+        value = self.value(state["value"])
+        if not issubclass(cls, enum.Flag) or type(value) is not int:
+            raise Corrupt(f"{state['class']} is stored by a value that none of its members has")
+        return cls(value)
 
     def _named(self, state: Any) -> Any:
         cls: Any = _loaded(
@@ -97,7 +100,8 @@ class _Reader:
     def _dataclass(self, state: Any) -> Any:
         cls: Any = _loaded(state, dataclasses.is_dataclass, "a dataclass")
         fields = {name: self.value(item) for name, item in state["fields"].items()}
-        _same_fields(state, [field.name for field in dataclasses.fields(cls)], fields)
+        unset = state.get("unset", [])
+        _same_fields(state, [field.name for field in dataclasses.fields(cls)], [*fields, *unset])
         made = object.__new__(cls)
         for name, item in fields.items():
             object.__setattr__(made, name, item)  # works for frozen ones, and runs no __post_init__
@@ -141,8 +145,8 @@ def _loaded(state: Any, fits: Callable[[type], bool], what: str) -> type:
     return cls
 
 
-def _same_fields(state: Any, expected: Any, fields: Mapping[str, Any]) -> None:
-    if fields.keys() - set(expected):
+def _same_fields(state: Any, expected: Any, fields: Any) -> None:
+    if set(fields) != set(expected):
         raise Untrusted(
             f"{state['class']} of this session has the fields {list(expected)}, not {list(fields)}; "
             "load the version that the item was stored with",

@@ -7,14 +7,24 @@ import dataclasses
 import enum
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datastore_lab import media
-from datastore_lab.codecs.value.leaves import FACTORIES, LEAVES, LONG_BYTES, check_text, is_short, write_numpy
+from datastore_lab import dtypes, media
+from datastore_lab.codecs.value.leaves import (
+    FACTORIES,
+    LEAVES,
+    LONG_BYTES,
+    is_short,
+    is_unicode,
+    write_float,
+    write_numpy,
+    write_text,
+)
 from datastore_lab.errors import NotStorable
 from datastore_lab.nesting import Packer, class_name
 
@@ -103,7 +113,9 @@ class Written:
         if _is_plain(value):
             return value
         if cls is str:
-            return check_text(value, self._show)
+            return write_text(value)
+        if cls is float:
+            return write_float(value)
         if cls in LEAVES:
             return self._leaf(cls, value)
         write = _CONTAINERS.get(cls)
@@ -120,8 +132,6 @@ class Written:
             tree = leaf.to_json(value)
         except NotStorable as error:
             raise NotStorable(f"{self._show()}: {error.message}", key=self._show()) from error
-        if isinstance(tree, str):
-            check_text(tree, self._show)
         return {leaf.tag: tree}
 
     def _container(self, write: Callable[[Written, Any], Any], value: Any) -> Any:
@@ -179,13 +189,13 @@ class Written:
 
     def _elements(self, values: Iterable[Any]) -> list[Any]:
         """Write the elements of a set in an order that does not depend on their hashes."""
-        return self._items(sorted(values, key=lambda item: (type(item).__qualname__, repr(item))))
+        return self._items(sorted(values, key=lambda item: (type(item).__qualname__, _shown(item))))
 
     def _mapping(self, value: Mapping[Any, Any]) -> Any:
         """Write a mapping as JSON where its keys are plain text, as a list of pairs otherwise."""
-        if all(type(key) is str and not key.startswith("$") for key in value):
+        if all(type(key) is str and not key.startswith("$") and is_unicode(key) for key in value):
             return {
-                check_text(key, self._show): item if _is_plain(item) else self._part(f"[{key!r}]", item)
+                key: item if _is_plain(item) else self._part(f"[{key!r}]", item)
                 for key, item in value.items()
             }
         return {"$dict": self._pairs(value)}
@@ -193,7 +203,7 @@ class Written:
     def _pairs(self, value: Mapping[Any, Any]) -> list[Any]:
         pairs = []
         for index, (key, item) in enumerate(value.items()):
-            name = repr(key) if isinstance(key, (str, int, float, tuple)) else f"key {index}"
+            name = _shown(key) if type(key) in {str, int, float, bool, bytes, tuple} else f"key {index}"
             pairs.append([self._part(f"[{name:.60}]", key), self._part(f"[{name:.60}]", item)])
         return pairs
 
@@ -229,27 +239,46 @@ class Written:
             raise NotStorable(f"{self._show()}: {error.message}", key=self._show()) from error
 
     def _enum(self, value: enum.Enum) -> Any:
-        name = self._class(type(value))
+        try:
+            name = self._class(type(value))
+        except NotStorable:
+            if len(self._path) == self._base:
+                raise
+            return self._other(value)  # a class that can't be found by name may still be a registered one
         if isinstance(value, enum.Flag):
             return {"$enum": {"class": name, "value": self._part(".value", value.value)}}
         return {"$enum": {"class": name, "name": value.name}}
 
     def _named(self, value: Any) -> Any:
+        self._refuse_hidden(value, set())
         fields = {name: self._part(f".{name}", item) for name, item in zip(value._fields, value, strict=True)}
         return {"$namedtuple": {"class": self._class(type(value)), "fields": fields}}
 
     def _dataclass(self, value: Any) -> Any:
         names = [field.name for field in dataclasses.fields(value)]
-        if extra := sorted(vars(value).keys() - set(names)) if hasattr(value, "__dict__") else []:
-            raise NotStorable(
-                f"{self._show()}.{extra[0]} is not a field of the dataclass {type(value).__qualname__} and "
-                "would be lost; declare it, or call register_type()",
-                key=self._show(),
-            )
+        self._refuse_hidden(value, set(names))
         fields = {
             name: self._part(f".{name}", getattr(value, name)) for name in names if hasattr(value, name)
         }
-        return {"$dataclass": {"class": self._class(type(value)), "fields": fields}}
+        unset = [name for name in names if name not in fields]
+        state = {"class": self._class(type(value)), "fields": fields}
+        return {"$dataclass": {**state, "unset": unset} if unset else state}
+
+    def _refuse_hidden(self, value: Any, names: set[str]) -> None:
+        """Refuse an object of which something would be lost, since it is in no field."""
+        cls = type(value)
+        if extra := sorted(vars(value).keys() - names) if hasattr(value, "__dict__") else []:
+            raise NotStorable(
+                f"{self._show()}.{extra[0]} is not a field of {cls.__qualname__} and would be lost; declare "
+                "it, or call register_type()",
+                key=f"{self._show()}.{extra[0]}",
+            )
+
+    def _dtype(self, value: np.dtype[Any]) -> Any:
+        try:
+            return {"$dtype": dtypes.name(value)}
+        except NotStorable as error:
+            raise NotStorable(f"{self._show()}: {error.message}", key=self._show()) from error
 
 
 _NOT_OWN = object()
@@ -277,17 +306,32 @@ def _by_family(cls: type, *, outermost: bool) -> Callable[[Written, Any], Any] |
     """
     if issubclass(cls, enum.Enum):
         return Written._enum
+    if issubclass(cls, np.dtype):
+        return Written._dtype
     if not outermost:
         return None
-    if (
-        issubclass(cls, tuple)
-        and isinstance(getattr(cls, "_fields", None), tuple)
-        and cls.__bases__ == (tuple,)
-    ):
+    if issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
         return Written._named
-    if dataclasses.is_dataclass(cls) and not issubclass(cls, tuple(_CONTAINERS)[:5]):
+    if dataclasses.is_dataclass(cls) and _is_of_fields(cls):
         return Written._dataclass
     return None
+
+
+def _is_of_fields(cls: type) -> bool:
+    """Say whether objects are nothing but their attributes: those of a built-in class hold more."""
+    try:
+        object.__new__(cls)
+    except TypeError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    """Give a text for a key or an element; Python refuses that of an integer of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return hex(value) if isinstance(value, int) else f"a {type(value).__qualname__}"
 
 
 def _is_plain(value: Any) -> bool:
@@ -295,7 +339,8 @@ def _is_plain(value: Any) -> bool:
     cls = type(value)
     return (
         value is None
-        or cls in {float, bool}
+        or cls is bool
+        or (cls is float and not math.isnan(value))
         or (cls is str and value.isascii())
         or (cls is int and is_short(value))
     )

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from datastore_lab import dtypes, media
-from datastore_lab.dimensions import consistent_dims
+from datastore_lab.codecs.xarray import levels
+from datastore_lab.codecs.xarray.arrays import ArraysCodec
 from datastore_lab.errors import NotStorable
 from datastore_lab.nesting import Packer, unpack
 from datastore_lab.records import ARRAY_ATTRIBUTES, CODEC_STATE, RESERVED, Record
@@ -23,14 +24,17 @@ _Decode = Callable[[Record], Any]
 
 _UNNAMED = "data"
 
+__all__ = ["ArraysCodec", "XarrayCodec"]
+
 
 class XarrayCodec:
     """Stores datasets, data arrays, trees and single variables, readable by xarray itself.
 
     Variables and coordinates are arrays under their own names, attributes of a dataset are attributes of
-    the node, those of a variable attributes of the array. Values that are computed on demand (dask, files)
-    are computed when they are stored. What xarray calls ``encoding`` (how the file they came from was
-    packed) is not kept.
+    the node, those of a variable attributes of the array. A `MultiIndex` is kept as the table codec keeps
+    it: its levels and codes. Values that are computed on demand (dask, files) are computed when they are
+    stored. Of what xarray calls ``encoding`` all is kept but objects of the library that read the file, such
+    as its compressors.
 
     Parameters
     ----------
@@ -67,7 +71,7 @@ class XarrayCodec:
         if cls is xr.DataTree:
             return self._tree(obj)
         if cls in {xr.Variable, xr.IndexVariable}:
-            return self._record({_UNNAMED: obj}, {}, {"type": cls.__name__})
+            return self._record({_UNNAMED: obj}, xr.Dataset(), {"type": cls.__name__})
         raise NotStorable(
             f"objects of {cls.__module__}.{cls.__qualname__} can't be stored as they are; convert to "
             "an xarray.Dataset, or call register_type()",
@@ -87,6 +91,7 @@ class XarrayCodec:
             return variables[_UNNAMED].to_index_variable()
         attrs = {name: value for name, value in record.meta.items() if not name.startswith(RESERVED)}
         dataset = _assemble(variables, state, {**attrs, **self._odd(state, "", record)})
+        dataset.encoding = self._encoding(state, "", record)
         if state["type"] == "Dataset":
             return dataset
         return dataset[state["name"]].rename(self._label(state, record))
@@ -97,7 +102,7 @@ class XarrayCodec:
         state["coords"] = [_text(name) for name in dataset.coords]
         if bare := [name for name in dataset.coords if name in dataset.dims and name not in dataset.xindexes]:
             state["unindexed"] = bare
-        return self._record(dataset.variables, dataset.attrs, state, label)
+        return self._record(dataset.variables, dataset, state, label)
 
     def _data_array(self, array: xr.DataArray) -> Record:
         name = array.name if isinstance(array.name, str) and array.name else _UNNAMED
@@ -120,7 +125,7 @@ class XarrayCodec:
     def _record(
         self,
         variables: Mapping[Any, xr.Variable],
-        attrs: Mapping[Any, Any],
+        dataset: xr.Dataset,
         state: dict[str, Any],
         label: Hashable = None,
     ) -> Record:
@@ -128,26 +133,78 @@ class XarrayCodec:
         packer.claim(
             {_text(name) for name in itertools.chain(variables, *(v.dims for v in variables.values()))}
         )
+        known = self._levels(dataset, state, packer)
         for name, variable in variables.items():
-            array, known = _values(name, variable)
-            packer.put(name, array, variable.dims)  # type: ignore[arg-type]
-            if known:
-                state.setdefault("types", {})[name] = known
-        meta = self._plain(attrs, "", state, packer)
+            if name not in known:
+                array, form = _values(name, variable)
+                packer.put(name, array, variable.dims)  # type: ignore[arg-type]
+                if form:
+                    state.setdefault("types", {})[name] = form
+        meta = self._plain(dataset.attrs, "", state, packer)
         of_arrays = {
-            name: self._plain(v.attrs, name, state, packer) for name, v in variables.items() if v.attrs
+            name: self._plain(v.attrs, name, state, packer, whole=name in known)
+            for name, v in variables.items()
+            if v.attrs
         }
+        for name, encoding in [("", dataset.encoding), *((n, v.encoding) for n, v in variables.items())]:
+            self._keep_encoding(encoding, name, state, packer)
         state.update(self._named(label, packer))
         if inner := [name for name in packer.arrays if name not in variables]:
             state["embedded"] = inner
         reserved = {ARRAY_ATTRIBUTES: of_arrays} if any(of_arrays.values()) else {}
         return Record(self.kind, packer.arrays, {**meta, **reserved, CODEC_STATE: state}, packer.dims)
 
+    def _levels(self, dataset: xr.Dataset, state: dict[str, Any], packer: Packer) -> set[Hashable]:
+        """Describe each MultiIndex; gives the names of its coordinates, which are no arrays of their own."""
+        known: set[Hashable] = set()
+        for index, variables in dataset.xindexes.group_by_index():
+            if isinstance(index, xr.indexes.PandasMultiIndex):
+                what = f"the index {index.dim!r}"
+                described = {
+                    "dim": index.dim,
+                    "index": packer.embed(self._other(what, index.index), str(index.dim)),
+                    "types": {name: levels.coordinate_type(index, name) for name in index.index.names},
+                }
+                state.setdefault("levels", []).append(described)
+                known.update(variables)
+        return known
+
+    def _keep_encoding(
+        self, encoding: Mapping[Any, Any], name: str, state: dict[str, Any], packer: Packer
+    ) -> None:
+        kept = {key: value for key, value in encoding.items() if self._storable(key, value)}
+        if kept:
+            place = f"{name}.encoding" if name else "encoding"
+            described = {"is": kept} if all(itertools.starmap(_fits, kept.items())) else {}
+            state.setdefault("encodings", {})[name] = described or {
+                "of": packer.embed(self._other("the encoding", kept), place)
+            }
+
+    def _storable(self, key: Any, value: Any) -> bool:
+        if _fits(key, value):
+            return True
+        try:
+            self._other("the encoding", {key: value})
+        except NotStorable:
+            return False
+        return True
+
+    def _encoding(self, state: Mapping[str, Any], name: str, record: Record) -> dict[Any, Any]:
+        described = state.get("encodings", {}).get(name, {})
+        found = self._inner(described["of"], record) if "of" in described else described.get("is", {})
+        return dict(found)
+
     def _plain(
-        self, attrs: Mapping[Any, Any], name: str, state: dict[str, Any], packer: Packer
+        self,
+        attrs: Mapping[Any, Any],
+        name: str,
+        state: dict[str, Any],
+        packer: Packer,
+        *,
+        whole: bool = False,
     ) -> dict[str, Any]:
-        """Give those attributes that JSON holds exactly; the others go into the codec state."""
-        plain = {key: value for key, value in attrs.items() if _fits(key, value)}
+        """Give those attributes that JSON holds exactly; the others, or all, go into the codec state."""
+        plain = {key: value for key, value in attrs.items() if not whole and _fits(key, value)}
         if odd := {key: value for key, value in attrs.items() if key not in plain}:
             what = f"the attributes of {name!r}" if name else "the attributes"
             place = f"{name}.attrs" if name else "attrs"
@@ -163,8 +220,20 @@ class XarrayCodec:
                 values = array.astype(object) if name in state.get("types", {}) else array
                 dims = record.dims.get(name) or ()
                 attrs = {**attributes.get(name, {}), **self._odd(state, name, record)}
-                variables[name] = xr.Variable(dims, values, attrs)
+                variables[name] = xr.Variable(dims, values, attrs, self._encoding(state, name, record))
+        for described in state.get("levels", ()):
+            variables.update(self._level_variables(described, state, record))
         return variables
+
+    def _level_variables(
+        self, described: Mapping[str, Any], state: Mapping[str, Any], record: Record
+    ) -> dict[str, xr.Variable]:
+        index = levels.restore(described, self._inner(described["index"], record))
+        made: Any = index.create_variables()
+        for name, variable in made.items():
+            variable.attrs = self._odd(state, name, record)
+            variable.encoding = self._encoding(state, name, record)
+        return made  # type: ignore[no-any-return]
 
     def _odd(self, state: Mapping[str, Any], name: str, record: Record) -> Any:
         described = state.get("attrs", {}).get(name)
@@ -194,64 +263,20 @@ class XarrayCodec:
         return self._decode(unpack(described, record.arrays))
 
 
-class ArraysCodec:
-    """Shows a record that no codec wrote, or a recorded stream, as a dataset.
-
-    A one-dimensional array named like its dimension is a coordinate; ``units`` of the metadata become
-    attributes of the variables; the rest of the metadata those of the dataset. An array whose axes do not
-    fit the dimensions of the others gets dimensions of its own.
-
-    Examples
-    --------
-    >>> record = Record("stream", {"v": np.zeros(3)}, {"units": {"v": "V"}}, {"v": ("time",)})
-    >>> ArraysCodec().decode(record)["v"].attrs
-    {'units': 'V'}
-    """
-
-    kind = "arrays"
-
-    def __init__(self, encode: _Encode | None = None, decode: _Decode | None = None) -> None:
-        del encode, decode  # there are no other objects inside
-
-    def encode(self, obj: Any) -> Record:
-        """Refuse: such records are written by devices and by other programs."""
-        raise NotStorable(
-            f"objects of {type(obj).__qualname__} are not stored as bare arrays; store them as they are",
-            key=None,
-        )
-
-    def decode(self, record: Record) -> xr.Dataset:
-        """Give a dataset with the values in memory."""
-        units = record.meta.get("units")
-        units = units if isinstance(units, Mapping) else {}
-        attributes = record.meta.get(ARRAY_ATTRIBUTES, {})
-        variables = {}
-        shapes = {name: array.shape for name, array in record.arrays.items()}
-        for name, dims in consistent_dims(shapes, record.dims).items():
-            unit = {"units": units[name]} if units.get(name) is not None else {}
-            variables[name] = (dims, record.arrays[name], {**attributes.get(name, {}), **unit})
-        attrs = {
-            name: value for name, value in record.meta.items() if name != "units" and name[:4] != RESERVED
-        }
-        return xr.Dataset(variables, attrs=attrs)
-
-
 def _assemble(
     variables: dict[str, xr.Variable], state: Mapping[str, Any], attrs: dict[str, Any]
 ) -> xr.Dataset:
     names = set(state["coords"])
     data = {name: variable for name, variable in variables.items() if name not in names}
     coords = {name: variables[name] for name in state["coords"]}
-    return xr.Dataset(data, coords, attrs).drop_indexes(state.get("unindexed", ()))
+    if not state.get("levels"):
+        return xr.Dataset(data, coords, attrs).drop_indexes(state.get("unindexed", ()))
+    return levels.assemble(data, coords, state, attrs)
 
 
 def _check_index(name: Hashable, index: Any) -> None:
-    if type(index).__name__ == "PandasMultiIndex":
-        raise NotStorable(
-            f"the coordinate {name!r} belongs to a MultiIndex, which can't be stored as it is; store "
-            f"obj.reset_index({index.dim!r}) and call set_index() after reading",
-            key=name,
-        )
+    if type(index) is xr.indexes.PandasMultiIndex:
+        return
     if type(index) is not xr.indexes.PandasIndex:
         raise NotStorable(
             f"the coordinate {name!r} has an index of {type(index).__qualname__}, which can't be stored; "
