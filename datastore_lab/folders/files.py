@@ -48,6 +48,28 @@ def write(path: str, *buffers: Buffer) -> None:
         os.close(handle)
 
 
+class NewFile:
+    """A new file that is written piece by piece; it is not durable before `sync`."""
+
+    def __init__(self, path: str) -> None:
+        _note("write", path, b"")
+        self._path = path
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        self._open = True
+
+    def write(self, buffer: Buffer) -> None:
+        """Add bytes at the end."""
+        if _observers:
+            _note("append", self._path, bytes(buffer))
+        _write_all(self._handle, memoryview(buffer).cast("B"))
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        if self._open:
+            self._open = False
+            os.close(self._handle)
+
+
 def _write_all(handle: int, view: memoryview) -> None:
     while view:
         view = view[os.write(handle, view) :]

@@ -136,6 +136,10 @@ class TreeLog:
         files.write(path, *buffers)
         self._unsynced.append(path)
 
+    def adopt(self, path: str) -> None:
+        """Take a file in the stage that was written piece by piece; it becomes durable with the commit."""
+        self._unsynced.append(path)
+
     def make_folder(self, path: str) -> None:
         """Make a folder in the stage; it becomes durable with the commit."""
         files.make_folder(path)

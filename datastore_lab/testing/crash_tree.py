@@ -96,6 +96,9 @@ class Disk:
                 self._nodes.setdefault(change.path, None)
             case "write":
                 self._last = self._nodes[change.path] = _File(change.detail)
+            case "append" if node is not None:
+                node.data += change.detail
+                node.synced, self._last = False, node
             case "sync" if node is not None:
                 node.synced = True
             case "unlink" | "rmdir":
