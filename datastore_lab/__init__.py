@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "open_store": "datastore_lab.store",
     "Store": "datastore_lab.store",
+    "copy_store": "datastore_lab.store.moving",
     "register_type": "datastore_lab.objects",
     "Record": "datastore_lab.records",
     "cached": "datastore_lab.cache",

@@ -524,14 +524,14 @@ def test_merging_takes_the_attributes_of_groups_along(store):
         assert store.attrs("run") == {"sample": "7b", "note": "theirs"}
 
 
-def test_merging_arrays_of_a_root_asks_for_a_group(store, tmp_path):
+def test_merging_arrays_of_a_root_puts_them_into_the_group_root(store, tmp_path):
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["x"] = np.arange(3)
     with open_store(tmp_path / "foreign.h5", "r") as source:
-        with pytest.raises(BadKey, match="root"):
-            store.merge_from(source)
+        assert store.merge_from(source) == 1
         assert store.group("theirs").merge_from(source) == 1
-    assert store.record("theirs").arrays["x"].tolist() == [0, 1, 2]
+    for key in ("root", "theirs"):
+        assert store.record(key).arrays["x"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("path", ["a\0b.h5", "x" * 300 + ".h5", "x" * 300 + ".zarr", "loop/lab.h5"])

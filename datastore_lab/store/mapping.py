@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from datastore_lab import keys as _keys
 from datastore_lab import media, objects
-from datastore_lab.errors import BadKey, EngineError, NotFound, NotStorable, ReadOnly
+from datastore_lab.errors import EngineError, NotFound, NotStorable, ReadOnly
 from datastore_lab.keys import Key, KeyLike
 from datastore_lab.records import (
-    ARRAYS,
     GROUP,
     RESERVED,
     Appender,
@@ -26,8 +25,6 @@ from datastore_lab.store.reading import read_record
 
 if TYPE_CHECKING:
     import xarray
-
-_COPY_BYTES = 32_000_000
 
 
 class Store(MutableMapping[KeyLike, Any]):
@@ -234,12 +231,15 @@ class Store(MutableMapping[KeyLike, Any]):
                 self.delete((name,))
 
     def merge_from(self, other: Store, *, overwrite: bool = False) -> int:
-        """Copy every record of another store into this one, in one commit, and the attributes of its groups.
+        """Copy everything in another store into this one, in one commit.
+
+        Attributes of groups and empty groups too. `copy_store` does it in many commits, can be resumed, and
+        compares both sides at the end.
 
         Parameters
         ----------
         other : Store
-            May lie on another engine.
+            May lie on another engine. Arrays in its root go to the group ``root`` where none can be here.
         overwrite : bool, default False
             Replace what is here under the same key, instead of keeping it.
 
@@ -248,54 +248,15 @@ class Store(MutableMapping[KeyLike, Any]):
         int
             Number of records copied.
         """
+        from datastore_lab.store.moving.copying import Existing
+        from datastore_lab.store.moving.run import copy
+
         self._refuse_read_only()
-        copied, keys = 0, list(other.keys_below())
-        if () in keys and not self.prefix:
-            raise BadKey(
-                f"{other.url} keeps arrays in its root, where {self.url} can't have any; "
-                "merge it into a group: store.group('name').merge_from(other)",
-                key=(),
-            )
+        if () not in other:  # a view on a place where nothing has been stored yet
+            return 0
         with self.engine.transaction():
-            for key in keys:
-                if not overwrite and key in self and self.stat(key).kind != GROUP:
-                    continue
-                self._copy(other, key)
-                copied += 1
-            for group in sorted({key[:depth] for key in keys for depth in range(1, len(key))}):
-                self._copy_attributes(other, group, overwrite)
-        return copied
-
-    def _copy_attributes(self, other: Store, group: Key, overwrite: bool) -> None:
-        if {other.stat(group).kind, self.stat(group).kind} != {GROUP}:
-            return  # those of a record came with it
-        here = {} if overwrite else self.attrs(group)
-        if new := {name: value for name, value in other.attrs(group).items() if name not in here}:
-            self.update(group, new)
-
-    def _copy(self, other: Store, key: Key) -> None:
-        stat = other.stat(key)
-        sizes = {info.shape[0] if info.shape else -1 for info in stat.arrays.values()}
-        replaces = key in self and self.stat(key).kind != GROUP
-        if (
-            stat.kind not in {"stream", ARRAYS}
-            or len(sizes) != 1
-            or -1 in sizes
-            or (replaces and any(self.children(key)))  # which have to stay
-        ):
-            self.write(key, other.record(key))
-            return
-        if replaces:
-            self.delete(key)
-        empty = {name: info._replace(shape=(0, *info.shape[1:])) for name, info in stat.arrays.items()}
-        target, source = self.append(key, stat._replace(arrays=empty)), other._full(key)
-        length = sizes.pop()
-        row = max(1, sum(info.nbytes for info in stat.arrays.values()) // max(1, length))
-        step = max(1, _COPY_BYTES // row)
-        for start in range(0, length, step):
-            part = (slice(start, min(start + step, length)),)
-            target.extend({name: other.engine.read(source, name, part) for name in stat.arrays})
-        target.close({})
+            existing = Existing.REPLACE if overwrite else Existing.KEEP
+            return copy(other, self, existing, verify=False).copied
 
     # -- lazily, as xarray ----------------------------------------------------------------------------
 

@@ -1,0 +1,460 @@
+"""Copying between stores: every pair of engines, interruptions, damage, and what comes with it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from engines import FILES, WHOLE, Case
+
+from datastore_lab import copy_store, open_store
+from datastore_lab.errors import (
+    BadKey,
+    Corrupt,
+    Foreign,
+    NotFound,
+    NotStorable,
+    ReadOnly,
+)
+from datastore_lab.records import GROUP, ArrayInfo, Record, Stat
+from datastore_lab.registry import ENGINES
+from datastore_lab.store import Store
+from datastore_lab.store.moving import blocks, copying
+from datastore_lab.testing import samples
+from datastore_lab.testing.conformance.suite import content, every_dtype
+from datastore_lab.testing.equality import assert_same_array, assert_same_json
+
+MEMORY = Case("memory", "")
+EVERY = [*WHOLE, MEMORY]
+ONLY_APPENDED = [case for case in FILES if not case.whole]
+PAIRS = [
+    pytest.param(one, other, id=f"{one.engine}-{other.engine}")
+    for one, other in itertools.product(EVERY, repeat=2)
+]
+SPEC = Stat(
+    "stream",
+    {
+        "time": ArrayInfo("<i8", (0,), ("time",), 0, None),
+        "v": ArrayInfo("<f8", (0, 2), ("time", "axis"), 0, None),
+    },
+    {"rate": 10.0, "units": {"v": "V"}, "lab_attrs": {"v": {"units": "V"}}},
+)
+
+
+def opened(case: Case, folder: Path, mode: str = "a") -> Store:
+    if case is MEMORY:
+        return Store(ENGINES.load("memory")())
+    folder.mkdir(exist_ok=True)
+    return open_store(folder / case.name, mode)
+
+
+def stream(store: Store, key: Any, rows: int) -> None:
+    appender = store.append(key, SPEC)
+    appender.extend({"time": np.arange(rows), "v": np.arange(2.0 * rows).reshape(rows, 2)})
+    appender.close({"lost": 0})
+
+
+def fill(store: Store) -> None:
+    """Put every kind of record, names that are hard, attributes on every level, and a group that is empty."""
+    store["values/mixed"] = {"a": [1, 2.5, None, "µ"], "b": (True, 1 << 80), "c": np.arange(4)}
+    store.put(
+        "arrays/frames",
+        np.arange(24, dtype=">i2").reshape(2, 3, 4),
+        attrs={"unit": "counts", "nan": float("nan")},
+    )
+    store["arrays/none"] = np.zeros((0, 3), "M8[ns]")
+    store["arrays/scalar"] = np.float16(2.5)
+    store["arrays/text"] = np.array(["a", "", "äö"], np.dtypes.StringDType())
+    store["a/b", "..", "é" * 100] = "odd"
+    store.write(
+        "named",
+        Record("array", {"x": np.arange(3), "y": np.ones(2)}, {"k": {"deep": [1, None]}}, {"x": ("x",)}),
+    )
+    store.write("defaults", Record("array", {"data": np.ones((2, 3))}, {}, {}))
+    store["defaults/data_0"] = "a child may be named like a dimension that nobody named"
+    stream(store, "run/log", 50)
+    store["run/log/notes"] = "below a stream"
+    store["gone/item"] = 1
+    store.delete("gone/item")
+    store.update((), {"title": "bench", "nothing": None})
+    store.update("arrays", {"sample": "7b"})
+    store.update("gone", {"kept": True})
+
+
+def assert_copied(source: Store, target: Store) -> None:
+    """Check that both hold the same, to the last bit, independently of how copying compares."""
+    theirs, ours = (content(store.engine, store.prefix) for store in (source, target))
+    assert {key[len(source.prefix) :] for key in theirs} == {key[len(target.prefix) :] for key in ours}
+    for key, (stat, arrays) in theirs.items():
+        copy, copied = ours[target.prefix + key[len(source.prefix) :]]
+        assert copy.kind == stat.kind
+        assert_same_json(copy.meta, stat.meta)
+        assert sorted(copied) == sorted(arrays)
+        for name, array in arrays.items():
+            assert_same_array(copied[name], array)
+            assert copy.arrays[name][:3] == stat.arrays[name][:3]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Make items of some hundred bytes large ones."""
+    monkeypatch.setattr(blocks, "BLOCK", 256)
+    for function in (blocks.parts, blocks.rows_within):
+        monkeypatch.setattr(function, "__defaults__", (256, *(function.__defaults__ or ())[1:]))
+    monkeypatch.setattr(copying, "BLOCK", 256)
+
+
+# -- every pair ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_everything_is_copied_between_every_pair_of_engines(one, other, tmp_path):
+    with opened(one, tmp_path / "source") as source, opened(other, tmp_path / "target") as target:
+        fill(source)
+        report = copy_store(source, target)
+        assert report.complete, report
+        assert (report.copied, report.kept, report.verified) == (len(source), 0, True)
+        assert_copied(source, target)
+        for key in ((), "arrays", "gone"):
+            assert target.attrs(key) == source.attrs(key)
+        assert target.stat("gone").kind == GROUP
+        assert target.verify() == []
+        assert "lab_copying" not in list(target.children())
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_large_items_go_in_blocks_and_are_the_same(one, other, tmp_path, small_blocks):
+    with opened(one, tmp_path / "source") as source, opened(other, tmp_path / "target") as target:
+        fill(source)
+        source["large"] = np.random.default_rng(1).random((100, 7))
+        source["large/child"] = "stays below"
+        source["wide"] = np.arange(3000).reshape(2, 1500)
+        source.write(
+            "uneven", Record("array", {"a": np.arange(100), "b": np.arange(90.0)}, {}, {"a": ("t",)})
+        )
+        source["texts"] = np.array(["x" * n for n in range(100)], np.dtypes.StringDType())
+        report = copy_store(source, target)
+        assert report.complete, report
+        assert_copied(source, target)
+        assert "lab_copying" not in list(target.children())
+        source["large"] = np.ones((90, 7))
+        again = copy_store(source, target, overwrite=True)
+        assert (again.copied, again.problems) == (1, ())
+        assert_copied(source, target)
+
+
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.engine)
+@every_dtype
+def test_every_type_of_array_is_streamed_as_it_is(case, dtype, tmp_path, small_blocks):
+    with opened(MEMORY, tmp_path) as source, opened(case, tmp_path / "target") as target:
+        for number, shape in enumerate([(), (0,), (60,), (40, 2), (2, 300)]):
+            source.write(f"a{number}", Record("array", {"data": samples.array(dtype, shape, number)}, {}, {}))
+        assert copy_store(source, target).complete
+        assert_copied(source, target)
+
+
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.engine)
+def test_copying_again_copies_nothing_and_overwrites_what_differs(case, tmp_path):
+    with opened(MEMORY, tmp_path) as source, opened(case, tmp_path / "target") as target:
+        fill(source)
+        copy_store(source, target)
+        again = copy_store(source, target)
+        assert (again.copied, again.kept, again.problems) == (0, len(source), ())
+        target["values/mixed"] = "another"
+        target.update((), {"title": "ours"})
+        kept = copy_store(source, target)
+        assert {problem.key for problem in kept.problems} == {("values", "mixed"), ()}
+        assert target["values/mixed"] == "another"
+        over = copy_store(source, target, overwrite=True)
+        assert (over.copied, over.problems) == (1, ())
+        assert_copied(source, target)
+        assert target.attrs()["title"] == "bench"
+
+
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.engine)
+def test_groups_of_stores_are_copied_and_never_into_themselves(case, tmp_path):
+    with opened(case, tmp_path / "source") as store:
+        store["run/a"] = 1
+        store["run/b/c"] = 2
+        store.update("run", {"sample": "7b"})
+        assert copy_store(store.group("run"), store.group("backup/run")).copied == 2
+        assert dict(store.group("backup")) == {"run/a": 1, "run/b/c": 2}
+        assert store.attrs("backup/run") == {"sample": "7b"}
+        for target in (store, store.group("run"), store.group("run/b")):
+            with pytest.raises(BadKey, match="itself"):
+                copy_store(store.group("run"), target)
+        with pytest.raises(NotFound):
+            copy_store(store.group("absent"), store.group("x"))
+        store["v"] = np.arange(3)
+        assert copy_store(store.group("v"), store.group("w")).copied == 1
+        assert np.array_equal(store["w"], np.arange(3))
+
+
+def test_paths_are_opened_and_closed(tmp_path):
+    with open_store(tmp_path / "a.h5") as store:
+        store["x"] = 1
+    assert copy_store(tmp_path / "a.h5", tmp_path / "b.zarr").copied == 1
+    with open_store(tmp_path / "b.zarr", "r") as store:
+        assert store["x"] == 1
+    with pytest.raises(BadKey, match="itself"):
+        copy_store(tmp_path / "a.h5", tmp_path / "a.h5")
+    with open_store(tmp_path / "b.zarr", "r") as reader, pytest.raises(ReadOnly, match=r"b\.zarr"):
+        copy_store(tmp_path / "a.h5", reader)
+
+
+# -- files that are only appended to -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ONLY_APPENDED, ids=lambda case: case.engine)
+def test_streams_go_into_files_that_are_only_appended_to(case, tmp_path, small_blocks):
+    with opened(MEMORY, tmp_path) as source, opened(case, tmp_path / "target") as target:
+        stream(source, "log", 100)
+        assert copy_store(source, target).complete
+        assert_copied(source, target)
+        again = copy_store(source, target, overwrite=True)
+        assert (again.copied, again.kept, again.problems) == (0, 1, ())
+        source.delete("log")
+        stream(source, "log", 5)
+        assert [problem.key for problem in copy_store(source, target).problems] == [("log",)]
+        with pytest.raises(ReadOnly, match="log"):
+            copy_store(source, target, overwrite=True)
+    with opened(case, tmp_path / "target", "r") as back, open_store(tmp_path / "back.h5") as target:
+        assert copy_store(back, target).complete
+        assert_copied(back, target)
+
+
+@pytest.mark.parametrize("case", ONLY_APPENDED, ids=lambda case: case.engine)
+def test_what_can_not_be_appended_is_named_before_anything_is_written(case, tmp_path):
+    with opened(MEMORY, tmp_path) as source, opened(case, tmp_path / "target") as target:
+        stream(source, "log", 10)
+        source["scalar"] = np.float64(1)
+        source.write("uneven", Record("array", {"a": np.arange(2), "b": np.arange(3)}, {}, {}))
+        source.update((), {"title": "no place for it"})
+        with pytest.raises(NotStorable, match=r"'scalar'.*'uneven'.*attributes"):
+            copy_store(source, target)
+        assert list(target) == []
+
+
+# -- what is wrong with the source ---------------------------------------------------------------------
+
+
+def test_arrays_of_a_root_go_to_the_group_root(tmp_path):
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = np.arange(3)
+        file["group/y"] = np.ones((2, 2))
+        file.attrs["title"] = "theirs"
+    report = copy_store(tmp_path / "foreign.h5", tmp_path / "copy.zarr")
+    assert (report.root, report.problems) == (("root",), ())
+    with open_store(tmp_path / "copy.zarr", "r") as copy:
+        assert copy.record("root").arrays["x"].tolist() == [0, 1, 2]
+        assert copy.record("group").arrays["y"].shape == (2, 2)
+        assert copy.attrs("root") == {"title": "theirs"}
+    with h5py.File(tmp_path / "foreign.h5", "a") as file:
+        file["root/z"] = 1
+    with pytest.raises(BadKey, match="root"):
+        copy_store(tmp_path / "foreign.h5", tmp_path / "other.zarr")
+
+
+def test_what_is_not_read_of_foreign_files_is_never_left_out_silently(tmp_path):
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["g/x"] = np.arange(3)
+        file["g/link"] = h5py.ExternalLink("secret.h5", "/x")
+    with pytest.raises(Foreign, match="link"):
+        copy_store(tmp_path / "foreign.h5", tmp_path / "copy.h5")
+    report = copy_store(tmp_path / "foreign.h5", tmp_path / "copy.h5", skip_damaged=True)
+    assert [(problem.key, problem.name) for problem in report.skipped] == [(("g",), "link")]
+    assert (report.copied, report.complete, report.problems) == (1, False, ())
+
+
+def _flip(path: Path, needle: bytes) -> None:
+    """Flip one bit of what is found in one of the files of a store."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    (damaged,) = [file for file in files if needle in file.read_bytes()]
+    data = bytearray(damaged.read_bytes())
+    data[data.index(needle)] ^= 1
+    damaged.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("other", EVERY, ids=lambda case: case.engine)
+def test_a_damaged_item_stops_the_copy_or_is_left_out(other, large, tmp_path, request):
+    bad = np.random.default_rng(2).random(1000)
+    with open_store(tmp_path / "lab.zarr") as store:
+        store["a"], store["bad"], store["c"] = np.arange(3), bad, "text"
+    _flip(tmp_path / "lab.zarr", bad.tobytes()[6000:6016])
+    with open_store(tmp_path / "lab.zarr", "r") as source:
+        assert {problem.key for problem in source.verify()} == {("bad",)}
+        if large:
+            request.getfixturevalue("small_blocks")
+        with opened(other, tmp_path / "target") as target:
+            with pytest.raises(Corrupt, match="bad"):
+                copy_store(source, target)
+            report = copy_store(source, target, skip_damaged=True)
+            assert [problem.key for problem in report.skipped] == [("bad",)]
+            assert (report.complete, report.problems) == (False, ())
+            assert sorted(target) == ["a", "c"]
+            assert np.array_equal(target["a"], np.arange(3))
+
+
+@pytest.mark.parametrize("one", WHOLE, ids=lambda case: case.engine)
+def test_a_source_that_changes_meanwhile_is_reported(one, tmp_path):
+    with opened(one, tmp_path / "source") as source, opened(MEMORY, tmp_path) as target:
+        source["a"], source["b"] = np.arange(5), 1
+
+        def change(progress: Any) -> None:
+            if progress.phase == "verifying" and "late" not in source:
+                source["a"] = np.ones(3)
+                source["late"] = 2
+
+        report = copy_store(source, target, progress=change)
+        assert {problem.key for problem in report.problems} == {("a",), ()}
+        assert any("was changed while" in problem.what for problem in report.problems)
+        assert copy_store(source, target, overwrite=True).complete
+        assert_copied(source, target)
+
+
+def test_progress_counts_items_and_bytes_up_to_all(tmp_path, small_blocks):
+    seen: list[Any] = []
+    with opened(MEMORY, tmp_path) as source, opened(MEMORY, tmp_path) as target:
+        fill(source)
+        source["large"] = np.zeros(1000)
+        copy_store(source, target, progress=seen.append)
+    for phase in ("copying", "verifying"):
+        mine = [progress for progress in seen if progress.phase == phase]
+        assert [progress.nbytes for progress in mine] == sorted(progress.nbytes for progress in mine)
+        assert mine[-1].items == mine[-1].of_items
+        assert mine[-1].nbytes == mine[-1].of_nbytes > 8000
+    assert len([progress for progress in seen if progress.nbytes % 8000 > 0]) > 20
+
+
+# -- interruptions ---------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def interrupted(source: Store, target: Store, after: int, error: type[BaseException]) -> bool:
+    """Copy until the progress has been told so many times; says whether the copy ended before."""
+    calls = itertools.count()
+
+    def stop(_progress: Any) -> None:
+        if next(calls) == after:
+            raise error
+
+    try:
+        copy_store(source, target, progress=stop)
+    except error:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.engine)
+def test_an_interrupted_copy_shows_whole_items_only_and_goes_on(
+    case, error, tmp_path, small_blocks, monkeypatch
+):
+    monkeypatch.setattr(copying, "_BATCH_ITEMS", 3)
+    with opened(MEMORY, tmp_path) as source:
+        fill(source)
+        source["large"] = np.arange(300.0)
+        expected = content(source.engine)
+        for after in (3, 15, 20, 24, 30, 36, 45):
+            with opened(case, tmp_path / f"target {after}") as target:
+                ended = interrupted(source, target, after, error)
+                for key, (stat, arrays) in content(target.engine).items():
+                    assert_same_json(stat.meta, expected[key][0].meta)
+                    for name, array in expected[key][1].items():
+                        assert_same_array(arrays[name], array)
+                there = len(target)
+                report = copy_store(source, target)
+                assert report.complete, report
+                assert ended or report.kept == there
+                assert_copied(source, target)
+                assert "lab_copying" not in list(target.children())
+
+
+def test_two_threads_that_copy_to_and_fro_do_not_wait_for_each_other(tmp_path):
+    with open_store(tmp_path / "a.h5") as one, open_store(tmp_path / "b.h5") as other:
+        for store, name in ((one, "one"), (other, "other")):
+            with store.transaction():
+                for number in range(200):
+                    store[f"{name}/{number}"] = np.arange(100)
+        threads = [
+            threading.Thread(target=copy_store, args=pair, daemon=True)
+            for pair in (
+                (one.group("one"), other.group("copy")),
+                (other.group("other"), one.group("copy")),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert len(one) == len(other) == 400
+
+
+PROGRAM = """
+import sys
+from datastore_lab import copy_store
+from datastore_lab.store.moving import blocks, copying
+blocks.parts.__defaults__ = (4096,)
+blocks.rows_within.__defaults__ = (4096, 1)
+copying.BLOCK, copying._BATCH_ITEMS = 4096, 5
+print("ready", flush=True)
+copy_store(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
+def test_a_killed_copy_leaves_whole_items_only_and_goes_on(case, tmp_path, faults):
+    with open_store(tmp_path / "source.h5") as source:
+        fill(source)
+        for number in range(40):
+            source[f"many/{number}"] = np.random.default_rng(number).random(100 * number)
+    runs, chance, longest = faults.times(60), random.Random(7), 0.5
+    resumed = 0
+    for run in range(runs):
+        folder = tmp_path / f"run {run}"
+        folder.mkdir()
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "source.h5"), str(folder / case.name)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()
+            started = time.monotonic()
+            try:
+                process.wait(chance.uniform(0, longest))
+                longest = min(longest, 1.1 * (time.monotonic() - started))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            process.wait(60)
+        with open_store(tmp_path / "source.h5", "r") as source, open_store(folder / case.name) as target:
+            there = [key for key in target.keys_below() if key[0] != "lab_copying"]
+            for key in there:
+                found, expected = target.record(key), source.record(key)
+                assert_same_json([found.kind, found.meta], [expected.kind, expected.meta])
+                for name, array in expected.arrays.items():
+                    assert_same_array(found.arrays[name], array)
+            report = copy_store(source, target)
+            assert report.complete, report
+            assert report.kept == len(there)
+            resumed += 0 < report.kept < len(source)
+            assert_copied(source, target)
+            assert target.verify() == []
+        shutil.rmtree(folder)
+    assert resumed
+    faults.tried(f"copy into {case.engine}", "kill -9, then resumed", runs)
