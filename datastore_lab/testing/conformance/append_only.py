@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from datastore_lab.errors import LabError, NotFound, ReadOnly
+from datastore_lab import dtypes
+from datastore_lab.errors import (
+    AlreadyExists,
+    Corrupt,
+    EngineError,
+    LabError,
+    Locked,
+    NotFound,
+    NotStorable,
+    ReadOnly,
+)
 from datastore_lab.records import Engine, Traits
+from datastore_lab.testing import samples
 from datastore_lab.testing.conformance.files import crashed
 from datastore_lab.testing.conformance.streams import SPEC, assert_stream, block, spec
-from datastore_lab.testing.conformance.suite import Suite, content, each, record
+from datastore_lab.testing.conformance.suite import Suite, content, each, every_dtype, record
 from datastore_lab.testing.equality import assert_same_array, assert_same_json
 
 
@@ -23,9 +36,26 @@ class AppendOnlyConformance(Suite):
     ----------
     key : tuple of str
         A key that a stream of a new file can have.
+    other : bytes
+        Content of a file that the engine can't take for one of its own.
     """
 
     key: tuple[str, ...] = ("stream",)
+    other: bytes = b"not a store\n" * 100
+
+    def stored(self, path: str) -> list[Path]:
+        """List the files of the store, none of which may hold anything that is not checked."""
+        return sorted(file for file in Path(path).parent.rglob("*") if file.is_file())
+
+    def closed(self, path: str, rows: int = 300) -> None:
+        """Make a store of one closed stream."""
+        engine = self.open(path, "w")
+        stream = engine.append(self.key, SPEC)
+        for first in range(0, rows, 100):
+            stream.extend(block(first, 100))
+            stream.flush()
+        stream.close({"ended": True, "note": "one note"})
+        engine.close()
 
     def test_it_says_what_it_is(self, engine: Any) -> None:
         assert isinstance(engine, Engine)
@@ -66,6 +96,159 @@ class AppendOnlyConformance(Suite):
         engine = self.open(path, "r")
         for name, rows in arrays.items():
             assert_same_array(engine.read(self.key, name), rows)
+        engine.close()
+
+    @every_dtype
+    def test_rows_of_every_type(self, path: str, dtype: np.dtype[Any]) -> None:
+        arrays = {"v": samples.array(dtype, (7,), 1)}
+        if dtype.kind not in "TU":  # (text in more axes is not for every table)
+            arrays["w"] = samples.array(dtype, (7, 2, 3), 2)
+        engine = self.open(path, "w")
+        stream = engine.append(
+            self.key, spec(**{name: (dtype, rows.shape[1:]) for name, rows in arrays.items()})
+        )
+        stream.extend({name: rows[:3] for name, rows in arrays.items()})
+        stream.flush()
+        stream.extend({name: rows[3:] for name, rows in arrays.items()})
+        for name, rows in arrays.items():
+            assert_same_array(engine.read(self.key, name), rows[:3])
+        stream.close({})
+        engine.close()
+        engine = self.open(path, "r")
+        for name, rows in arrays.items():
+            assert_same_array(engine.read(self.key, name), rows)
+            assert_same_array(engine.read(self.key, name, (slice(5, 0, -2),)), rows[5:0:-2])
+            assert_same_array(engine.read(self.key, name, (2,)), rows[2:3].reshape(rows.shape[1:]))
+            assert engine.stat(self.key).arrays[name].dtype == dtypes.name(dtype)
+        assert list(engine.verify()) == []
+        engine.close()
+
+    def test_every_kind_of_attribute(self, path: str) -> None:
+        for meta in samples.METAS:
+            engine = self.open(path, "w")
+            stream = engine.append(self.key, SPEC._replace(meta=meta))
+            stream.extend(block(0, 3))
+            assert_same_json(engine.stat(self.key).meta, meta)
+            stream.close({"last": 1})
+            assert_same_json(engine.stat(self.key).meta, {**meta, "last": 1})
+            engine.close()
+            engine = self.open(path, "r")
+            assert_same_json(engine.stat(self.key).meta, {**meta, "last": 1})
+            engine.close()
+
+    def test_rows_show_at_the_flush(self, path: str) -> None:
+        engine = self.open(path, "w")
+        stream = engine.append(self.key, SPEC)
+        reader = self.open(path, "r")
+        revisions = [reader.revision()]
+        for turn in range(4):
+            stream.extend(block(turn * 5, 5))
+            assert_stream(reader, self.key, turn * 5)
+            stream.flush()
+            assert_stream(reader, self.key, turn * 5 + 5)
+            revisions.append(reader.revision())
+        stream.close({"ended": True})
+        assert_stream(reader, self.key, 20)
+        assert reader.stat(self.key).meta["ended"] is True
+        revisions.append(reader.revision())
+        assert revisions == sorted(set(revisions))
+        reader.close()
+        engine.close()
+
+    def test_rows_that_do_not_fit(self, path: str) -> None:
+        engine = self.open(path, "w")
+        stream = engine.append(self.key, SPEC)
+        stream.extend(block(0, 2))
+        for rows in [
+            {"time": np.zeros(2, "i8")},
+            {**block(0, 2), "more": np.zeros(2)},
+            {"time": np.zeros(2, "i8"), "v": np.zeros((3, 2))},
+            {"time": np.array([0.5]), "v": np.zeros((1, 2))},
+        ]:
+            with pytest.raises(NotStorable):
+                stream.extend(rows)
+        with pytest.raises(NotStorable):
+            stream.close({"bad": {1}})
+        stream.extend(block(2, 1))
+        stream.close({})
+        stream.close({"again": 1})
+        with pytest.raises(EngineError):
+            stream.extend(block(0, 1))
+        with pytest.raises(AlreadyExists):
+            engine.append(self.key, SPEC)
+        assert_stream(engine, self.key, 3)
+        engine.close()
+        with pytest.raises(EngineError):
+            engine.stat(self.key)
+
+    def test_two_writers_of_one_stream(self, path: str) -> None:
+        first, second = self.open(path, "a"), self.open(path, "a")
+        stream = first.append(self.key, SPEC)
+        with pytest.raises(Locked, match=f"process {os.getpid()}"):
+            second.append(self.key, SPEC)
+        stream.extend(block(0, 4))
+        stream.close({})
+        with pytest.raises(AlreadyExists):
+            second.append(self.key, SPEC)
+        assert_stream(second, self.key, 4)
+        first.close()
+        second.close()
+
+    def test_no_flipped_bit_goes_unseen(self, path: str, tmp_path: Path) -> None:
+        self.closed(path)
+        reader = self.open(path, "r")
+        expected, chance = reader.stat(self.key), random.Random(1)  # noqa: S311
+        reader.close()
+        for file in self.stored(path):
+            whole = file.read_bytes()
+            places = {chance.randrange(len(whole)) for _ in range(60)} | {0, len(whole) - 1, len(whole) // 2}
+            for at in places:
+                flipped = bytearray(whole)
+                flipped[at] ^= 1 << chance.randrange(8)
+                file.write_bytes(flipped)
+                assert self._seen(path, expected), f"byte {at} of {len(whole)} of {file.name}"
+            file.write_bytes(whole)
+        assert not self._seen(path, expected)
+
+    def _seen(self, path: str, expected: Any) -> bool:
+        """Whether damage is found; whatever can be read has to be what was written."""
+        try:
+            engine = self.open(path, "r")
+        except LabError:
+            return True
+        found = False
+        try:
+            assert list(engine.keys()) == [self.key]
+            found = bool(list(engine.verify()))
+            stat = engine.stat(self.key)
+            assert stat == expected
+            rows = block(0, 300)
+            for name, array in rows.items():
+                try:
+                    assert_same_array(engine.read(self.key, name), array)
+                except Corrupt:
+                    found = True
+        except Corrupt:
+            found = True
+        finally:
+            engine.close()
+        return found
+
+    def test_repair_finishes_what_a_killed_writer_left(self, path: str, tmp_path: Path) -> None:
+        engine = self.open(path, "w")
+        stream = engine.append(self.key, SPEC)
+        stream.extend(block(0, 30))
+        stream.flush()
+        left = crashed(path, tmp_path / "left")
+        stream.close({})
+        engine.close()
+        engine = self.open(left, "a")
+        assert_stream(engine, self.key, 30)
+        assert all(done.mended for done in engine.repair())
+        assert list(engine.repair()) == []
+        assert_stream(engine, self.key, 30)
+        assert list(engine.verify()) == []
+        assert_same_json(engine.stat(self.key).meta, SPEC.meta)
         engine.close()
 
     def test_an_abandoned_file_has_what_was_flushed(self, path: str, tmp_path: Path) -> None:
@@ -118,6 +301,6 @@ class AppendOnlyConformance(Suite):
         engine.close()
 
     def test_other_files_are_refused(self, path: str) -> None:
-        Path(path).write_bytes(b"not a store\n" * 100)
+        Path(path).write_bytes(self.other)
         with pytest.raises(LabError, match=Path(path).name):
             self.open(path, "r")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -250,6 +250,77 @@ def _refuse_nulls(values: Any, field: Any) -> None:
             f"the column {field.name!r} has {values.null_count} missing values of type {field.type}, "
             "which an array can't say; read it with pyarrow"
         )
+
+
+def buffers(kind: Any) -> int:
+    """Say how many buffers a column of a carried type has in a message."""
+    return 3 if isinstance(kind, pa.FixedShapeTensorType) or pa.types.is_string(kind) else 2
+
+
+def rebuild(  # noqa: PLR0917
+    kind: Any,
+    rows: int,
+    start: int,
+    stop: int,
+    places: Sequence[tuple[int, int]],
+    fetch: Callable[[int, int], memoryview],
+) -> Any:
+    """Make the column of some rows of a batch from its bytes, touching no others.
+
+    Parameters
+    ----------
+    kind : pyarrow type
+    rows : int
+        Of the batch.
+    start, stop : int
+    places : sequence of (int, int)
+        Offset and length of each buffer.
+    fetch : callable
+        ``fetch(start, stop)`` gives bytes of the batch.
+
+    Raises
+    ------
+    ValueError
+        If a buffer is too short for its rows.
+    """
+    count = stop - start
+    if not 0 <= start <= stop <= rows:
+        raise ValueError(f"rows {start} to {stop} of a batch of {rows}")
+    if pa.types.is_string(kind):
+        return _rebuild_text(start, stop, places, fetch)
+    tensor = isinstance(kind, pa.FixedShapeTensorType)
+    value = kind.value_type if tensor else kind
+    bits = value.bit_width * (math.prod(kind.shape) if tensor else 1)
+    at, length = places[-1]
+    low, high = start * bits // 8, -(-stop * bits // 8)
+    if high > length:
+        raise ValueError(f"a buffer of {length} bytes for {rows} rows of {bits} bits")
+    data = pa.py_buffer(fetch(at + low, at + high)) if count else pa.py_buffer(b"")
+    if not tensor:
+        return pa.Array.from_buffers(kind, count, [None, data], offset=start * bits % 8)
+    values = pa.Array.from_buffers(value, count * math.prod(kind.shape), [None, data])
+    storage = pa.Array.from_buffers(kind.storage_type, count, [None], children=[values])
+    return pa.ExtensionArray.from_storage(kind, storage)
+
+
+def _rebuild_text(
+    start: int, stop: int, places: Sequence[tuple[int, int]], fetch: Callable[[int, int], memoryview]
+) -> Any:
+    (at, length), (data, size) = places[-2:]
+    if start == stop:
+        return pa.array([], pa.string())
+    if 4 * (stop + 1) > length:
+        raise ValueError(f"offsets of {length} bytes for {stop} texts")
+    offsets = np.frombuffer(fetch(at + 4 * start, at + 4 * (stop + 1)), "<i4")
+    first, last = int(offsets[0]), int(offsets[-1])
+    if not 0 <= first <= last <= size:
+        raise ValueError("offsets of texts point outside")
+    raw = fetch(data + first, data + last)
+    made = pa.Array.from_buffers(
+        pa.string(), stop - start, [None, pa.py_buffer((offsets - first).astype("<i4")), pa.py_buffer(raw)]
+    )
+    made.validate(full=True)
+    return made
 
 
 def checked(batch: Any, where: str) -> Any:

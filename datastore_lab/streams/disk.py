@@ -1,0 +1,90 @@
+"""Reading and writing bytes of files that may be damaged, cut or growing: never through a memory map.
+
+A map of a file that another program cuts ends the process with a signal; a read that comes short is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, ReadOnly
+from datastore_lab.integrity import BLOCK, block_sum
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def read(path: str, start: int, stop: int) -> bytes:
+    """Read a range of a file, as far as it goes."""
+    handle = os.open(path, os.O_RDONLY | _BINARY)
+    try:
+        parts = []
+        while start < stop and (part := os.pread(handle, stop - start, start)):
+            parts.append(part)
+            start += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(handle)
+
+
+def read_checked(path: str, start: int, stop: int, sums: Sequence[int], span: tuple[int, int]) -> memoryview:
+    """Read a range of the bytes that lie at `span` of a file, having checked the blocks that it touches.
+
+    Parameters
+    ----------
+    path : str
+    start, stop : int
+        Within the span.
+    sums : sequence of int
+        One per block of the span.
+    span : tuple of int
+        Where the bytes under the sums begin and end in the file.
+
+    Raises
+    ------
+    Corrupt
+        If a block is not as it was written.
+    """
+    low, high = start - start % BLOCK, min(-(-stop // BLOCK) * BLOCK, span[1] - span[0])
+    raw = memoryview(read(path, span[0] + low, span[0] + high))
+    if len(raw) != high - low:
+        raise Corrupt(f"{path!r} has lost its end, or was cut while it was read", key=path)
+    for at in range(low, high, BLOCK):
+        if block_sum(raw[at - low : at - low + BLOCK]) != sums[at // BLOCK]:
+            raise damaged_bytes(path, span[0] + at, span[0] + min(at + BLOCK, high))
+    return raw[start - low : stop - low]
+
+
+def damaged_bytes(path: str, start: int, stop: int) -> Corrupt:
+    """Make the error for a range of a file that is not as it was written."""
+    return Corrupt(
+        f"{path!r} is damaged: bytes {start} to {stop} are not as they were written (checksum). What lies "
+        "elsewhere can still be read in parts; restore the rest from a copy",
+        key=path,
+    )
+
+
+def create(path: str) -> int:
+    """Open a new file for writing; one that is there is left alone."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+    except FileExistsError as error:
+        raise AlreadyExists(f"{path!r} exists already, and streams never overwrite", key=path) from error
+    except PermissionError as error:
+        raise ReadOnly(f"{path!r} can't be written: {error.strerror}", key=path) from error
+    except OSError as error:
+        raise EngineError(f"{path!r} can't be made: {error.strerror}", key=path) from error
+
+
+def write_at(handle: int, buffer: Buffer, at: int) -> int:
+    """Write all of a buffer; returns where it ends."""
+    view = memoryview(buffer).cast("B")
+    while view:
+        written = os.pwrite(handle, view, at)
+        view, at = view[written:], at + written
+    return at

@@ -1,0 +1,167 @@
+"""Appending to one Arrow file: batch by batch, durable at each flush, never rewritten."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from datastore_lab import media
+from datastore_lab.integrity import BLOCK, LAYOUT, VERSION, block_sum, block_sums
+from datastore_lab.records import ARRAY_ATTRIBUTES, Stat
+from datastore_lab.streams import columns, disk
+from datastore_lab.streams.ipc import head
+from datastore_lab.streams.rows import Rows, StreamAppender
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from datastore_lab.keys import Key
+
+KIND, KEY, META = b"lab_kind", b"lab_key", b"lab_meta"
+
+
+class _Sink(io.RawIOBase):
+    """Gathers what Arrow writes, so that the sums can be put in before it goes to disk."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        part = bytes(data)
+        self._parts.append(part)
+        self._size += len(part)
+        return len(part)
+
+    def take(self) -> bytearray:
+        """Give what was written since, and forget it."""
+        parts, self._parts = self._parts, []
+        return bytearray().join(parts)
+
+
+class IpcAppender(StreamAppender):
+    """Each piece of rows is one record batch, whose metadata hold its number and its sums.
+
+    What is said at the end (`close`) is the metadata of a last batch without rows, since nothing at the
+    beginning of the file can be changed any more.
+
+    Parameters
+    ----------
+    path, key, spec, release
+        As for `StreamAppender`.
+    durable : bool
+        Sync at each flush.
+    """
+
+    def __init__(
+        self, path: str, key: Key, spec: Stat, release: Callable[[], None], *, durable: bool = True
+    ) -> None:
+        super().__init__(path, key, spec, release)
+        self._durable = durable
+        self.schema = schema(key, spec)
+        self._number = self._at = 0
+        self._sink = _Sink()
+        self._writer = pa.ipc.new_file(pa.PythonFile(self._sink, mode="w"), self.schema)
+        self._handle = disk.create(path)
+        try:
+            self._put({})  # the schema is written with the first batch only
+            self._sync()
+            if durable:
+                media.sync_folder(os.path.dirname(path))  # noqa: PTH120
+        except BaseException:
+            os.close(self._handle)
+            os.unlink(path)  # noqa: PTH108
+            raise
+
+    def _put(self, rows: Rows) -> None:
+        self._write_batch(rows, {})
+        raw = self._sink.take()
+        self._sign(raw)
+        self._at = disk.write_at(self._handle, raw, self._at)
+        self._number += 1
+
+    def _write_batch(self, rows: Rows, extra: Mapping[str, str]) -> None:
+        given = rows or {name: self._no_rows(name) for name in self._types}
+        made = [columns.to_column(given[field.name], field.type) for field in self.schema]
+        batch = pa.RecordBatch.from_arrays(made, schema=self.schema)
+        most = pa.ipc.get_record_batch_size(batch) // BLOCK + 1
+        sums = {
+            head.NUMBER: f"{self._number:016x}", head.SUMS: "0" * 16 * most, head.SUM: "0" * 16,
+        }  # fmt: skip
+        self._writer.write_batch(batch, custom_metadata={**extra, **sums})
+
+    def _no_rows(self, name: str) -> NDArray[Any]:
+        return np.empty((0, *self.spec.arrays[name].shape[1:]), self._types[name])
+
+    def _sign(self, raw: bytearray) -> int:
+        """Put the sums into the batch at the end of `raw`; returns where the batch ends."""
+        at = 0 if self._number else 8 + head.length_of(bytes(raw[8:16]))
+        view = memoryview(raw)
+        batch = head.parse(view[at:])
+        if batch is None:  # (Arrow writes what it reads)
+            raise OSError("Arrow has written no record batch")
+        end = at + batch.size + batch.body
+        sums = b"".join(b"%016x" % found for found in block_sums(view[at + batch.size : end]).tolist())
+        _put_in(raw, at, batch.extra[head.SUMS], sums)
+        if head.TAIL in batch.extra:
+            _put_in(raw, at, batch.extra[head.TAIL], b"%016x%016x" % (len(raw) - end, block_sum(view[end:])))
+        _put_in(raw, at, batch.extra[head.SUM], head.own_sum(view[at:], bytes(raw[:at]), batch).encode())
+        return end
+
+    def _sync(self) -> None:
+        """Sync, and only then say so in the file: what lies before a mark is acknowledged."""
+        if self._durable:
+            os.fsync(self._handle)
+        disk.write_at(self._handle, head.mark(self._at), self._at)
+
+    def _end(self, meta: Mapping[str, Any]) -> None:
+        self._write_batch({}, {head.META: media.to_json(meta), head.TAIL: "0" * 32})
+        self._writer.close()
+        raw = self._sink.take()
+        self._sign(raw)
+        if self._durable:
+            os.fsync(self._handle)
+        disk.write_at(self._handle, raw, self._at)
+        if self._durable:
+            os.fsync(self._handle)
+        os.close(self._handle)
+
+    def _abandon(self) -> None:
+        """End the file as it is: without a footer everything before the failure stays readable."""
+        with contextlib.suppress(OSError):  # (the disk that failed may fail again: a torn end is recovered)
+            os.ftruncate(self._handle, self._at)
+            disk.write_at(self._handle, head.mark(self._at), self._at)
+        os.close(self._handle)
+
+
+def _put_in(raw: bytearray, at: int, place: tuple[int, int], text: bytes) -> None:
+    raw[at + place[0] : at + place[0] + len(text)] = text
+
+
+def schema(key: Key, spec: Stat) -> Any:
+    """Make the schema of a stream."""
+    attributes = spec.meta.get(ARRAY_ATTRIBUTES, {})
+    fields = [columns.field(name, info, attributes.get(name, {})) for name, info in spec.arrays.items()]
+    meta = {name: value for name, value in spec.meta.items() if name != ARRAY_ATTRIBUTES}
+    return pa.schema(
+        fields,
+        {
+            VERSION: str(LAYOUT),
+            KIND: spec.kind,
+            KEY: media.to_json(list(key)),
+            META: media.to_json(meta),
+        },
+    )

@@ -1,0 +1,42 @@
+"""How much a file may ask for before anything is allocated."""
+
+from __future__ import annotations
+
+import struct
+
+from datastore_lab.errors import EngineError
+from datastore_lab.streams.ipc import head
+
+LARGEST = 256 << 20
+"""Bytes that a file of any size may unpack into."""
+
+RATIO = 200
+"""Times its own size that a larger one may unpack into."""
+
+
+def check_size(declared: int, size: int, path: str) -> None:
+    """Refuse what unpacks into much more than it is.
+
+    Raises
+    ------
+    EngineError
+    """
+    if declared < 0 or declared > max(LARGEST, RATIO * size):
+        raise EngineError(
+            f"{path!r} has {size} bytes and says that it unpacks into {declared}: that would fill the "
+            "memory, and is refused; if you trust it, open it with the program that made it",
+            key=path,
+        )
+
+
+def check_messages(raw: bytes, path: str) -> None:
+    """Add up what the compressed buffers of an Arrow file unpack into."""
+    view, at, declared = memoryview(raw), 8, 0
+    while (found := head.parse(view[at:])) is not None:
+        if found.compressed:
+            places = [at + found.size + offset for offset, length in found.buffers if length >= 8]
+            sizes = [struct.unpack_from("<q", raw, place)[0] for place in places if place + 8 <= len(raw)]
+            declared += sum(size for size in sizes if size != -1)  # (-1: as it is)
+            check_size(max([declared, *map(abs, sizes)] if sizes else [0]), len(raw), path)
+        at += found.size + found.body
+        at += -at % 8
