@@ -130,8 +130,9 @@ def untag_floats(value: Any) -> Any:
 
 
 def _untag(mapping: dict[str, Any]) -> Any:
-    if mapping.keys() == {FLOAT_TAG} and mapping[FLOAT_TAG] in {"nan", "inf", "-inf"}:
-        return float(mapping[FLOAT_TAG])
+    text = mapping.get(FLOAT_TAG)
+    if len(mapping) == 1 and isinstance(text, str) and text in {"nan", "inf", "-inf"}:
+        return float(text)
     return mapping
 
 

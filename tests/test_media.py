@@ -34,6 +34,13 @@ def test_json_comes_back(value):
     assert_same_json(media.from_json(media.to_json(value, indent=2, sort=True)), value)
 
 
+@pytest.mark.parametrize("tag", [["nan"], {"a": 1}, None, 1, "NaN", ""])
+def test_what_only_looks_like_a_float_stays(tag):
+    value = {media.FLOAT_TAG: tag}
+    assert media.untag_floats(value) == value
+    assert media.from_json(json.dumps(value)) == value
+
+
 @pytest.mark.parametrize("meta", samples.METAS, ids=range(len(samples.METAS)))
 def test_all_sample_metadata_is_json(meta):
     media.check_json(meta)
