@@ -266,7 +266,7 @@ def test_a_store_copied_with_its_journal_missing_or_a_truncated_one_is_reported(
         store["a"] = np.arange(100_000)
     target = tmp_path / name
     if target.is_dir():
-        target = target / "zarr.json"
+        target = target / "a" / "zarr.json"  # (a damaged root hides nothing)
     target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
     before = snapshot(tmp_path)
     for mode in ("r", "a"):

@@ -159,20 +159,6 @@ def test_damaged_metadata_names_its_item_and_leaves_the_others_readable(engine, 
             engine.stat(("c",))
 
 
-def test_a_shape_that_claims_terabytes_is_refused_before_memory_is_taken(engine, path):
-    engine.write(("a",), item([1.0, 2.0]))
-    where = path / "a" / "data" / "zarr.json"
-    doc = json.loads(where.read_text())
-    where.write_text(json.dumps({**doc, "shape": [10**12]}))
-    assert engine.stat(("a",)).arrays["data"].nbytes == 8 * 10**12
-    with pytest.raises(Corrupt, match="claims"):
-        engine.read(("a",), "data")
-    grid = {"name": "regular", "configuration": {"chunk_shape": [10**12]}}
-    where.write_text(json.dumps({**doc, "shape": [10**12], "chunk_grid": grid}))
-    with pytest.raises(EngineError, match="memory"):
-        engine.read(("a",), "data", (slice(5),))
-
-
 def test_links_that_leave_the_store_are_refused(engine, path, tmp_path):
     outside = tmp_path / "outside"
     ZarrEngine(outside, "w").close()

@@ -129,11 +129,19 @@ def empty(path: str) -> int:
     return sum(remove_tree(os.path.join(path, name)) for name in names)
 
 
-def read(path: str, root: str) -> bytes:
-    """Read a whole file that lies in the tree below `root`; a link that leaves it is refused."""
+def read(path: str, root: str, limit: int | None = None) -> bytes:
+    """Read a whole file that lies in the tree below `root`; a link that leaves it is refused.
+
+    Raises
+    ------
+    EngineError
+        If the file is larger than `limit` bytes, or a link that leads out.
+    """
     handle = open_inside(path, root)
     try:
         size = os.fstat(handle).st_size
+        if limit is not None and size > limit:
+            raise EngineError(f"{path!r} has {size:,} bytes, more than the {limit:,} that are read", key=path)
         raw = os.read(handle, size + 1)
         while len(raw) < size and (more := os.read(handle, size - len(raw))):
             raw += more

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datastore_lab import dtypes, media
+from datastore_lab import dtypes
 from datastore_lab.engines.zarr import chunks as chunking
-from datastore_lab.engines.zarr.meta import CHECKSUM, METADATA, ArrayDoc, changed
+from datastore_lab.engines.zarr.meta import SUMS, ArrayDoc
+from datastore_lab.engines.zarr.seals import pack_sums, sum_of
 from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import EngineError
 from datastore_lab.keys import Key, show
@@ -19,21 +21,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from datastore_lab.engines.zarr.engine import ZarrEngine
+    from datastore_lab.engines.zarr.tree import Node
 
 
 class _Column:
-    """One growing array: the rows of its last, partial chunk, and the hash of all rows."""
+    """One growing array: the rows of its last, partial chunk, and the sums of all its chunks."""
 
-    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        import xxhash
-
-        self.dtype, self.shape = dtype, (0, *shape)
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...], sums: str) -> None:
+        self.dtype, self.shape, self.sums = dtype, (0, *shape), sums
         self.tail: NDArray[Any] | None = None
-        self.digest = xxhash.xxh3_128()
 
     def copy(self) -> _Column:
-        twin = _Column(self.dtype, self.shape[1:])
-        twin.tail, twin.digest = self.tail, self.digest.copy()
+        twin = _Column(self.dtype, self.shape[1:], self.sums)
+        twin.tail = self.tail
         return twin
 
 
@@ -47,7 +47,7 @@ class ZarrAppender:
     def __init__(self, engine: ZarrEngine, key: Key, spec: Stat) -> None:
         self._engine, self._key = engine, key
         self._columns = {
-            name: _Column(dtypes.parse(info.dtype), tuple(info.shape[1:]))
+            name: _Column(dtypes.parse(info.dtype), tuple(info.shape[1:]), "")
             for name, info in spec.arrays.items()
         }
         self._waiting: list[dict[str, NDArray[Any]]] = []
@@ -82,10 +82,10 @@ class ZarrAppender:
             )
             engine._undo.append(lambda: self._restore(columns, waiting, length))
             self._waiting = []
-            for name, column in self._columns.items():
-                # with the type named: else numpy turns big-endian rows into native ones
-                rows = np.concatenate([block[name] for block in waiting], dtype=column.dtype)
-                self._grow(name, column, rows)
+            node = engine._tree.node(self._key)
+            documents = {name: self._grow(name, node, waiting) for name in self._columns}
+            node = engine._changes.put_arrays(node, documents)
+            engine._changes.put_doc(node, node.attributes)
             self._length += sum(len(next(iter(block.values()))) for block in waiting)
 
     def _restore(
@@ -94,30 +94,38 @@ class ZarrAppender:
         self._columns, self._waiting, self._length = columns, [*waiting, *self._waiting], length
         self._closed = False
 
-    def _grow(self, name: str, column: _Column, rows: NDArray[Any]) -> None:
-        changes = self._engine._changes
-        parts, raw, doc = self._own(name)
-        media.add_checksum(column.digest, rows)
+    def _grow(self, name: str, node: Node, waiting: list[dict[str, NDArray[Any]]]) -> dict[str, Any]:
+        """Stage the chunks of new rows; gives the array's new metadata."""
+        column, changes = self._columns[name], self._engine._changes
+        folder, doc = self._own(name, node)
+        # with the type named: else numpy turns big-endian rows into native ones
+        rows = np.concatenate([block[name] for block in waiting], dtype=column.dtype)
         stored = to_stored(rows, doc)
         block = stored if column.tail is None else np.concatenate([column.tail, stored], dtype=stored.dtype)
         size = doc.chunks[0]
+        whole = self._length // size * math.prod(doc.grid[1:])  # chunks that stay as they are
+        sums = doc.sums()[:whole].tolist()
         for chunk, piece in chunking.pieces(block, doc, first=self._length // size):
-            changes.put_file((*parts, chunk), *chunking.pack(piece, doc.packing))
+            buffers = chunking.pack(piece, doc.packing)
+            sums.append(sum_of(*buffers))
+            changes.put_file((*node.parts, folder, chunk), *buffers)
         column.tail = block[len(block) // size * size :].copy()
-        shape = [self._length + len(rows), *doc.shape[1:]]
-        changes.put_file((*parts, METADATA), changed(raw, shape=shape))
+        grown = doc._replace(shape=(self._length + len(rows), *doc.shape[1:]))
+        column.sums = pack_sums(sums)
+        return grown.with_sums(sums).document()
 
-    def _own(self, name: str) -> tuple[tuple[str, ...], dict[str, Any], ArrayDoc]:
+    def _own(self, name: str, node: Node) -> tuple[str, ArrayDoc]:
         """Find one of the record's arrays, and make sure that it is still the one that grows here."""
         tree = self._engine._tree
-        node, folder, doc = tree.array_of(self._key, name)
-        parts = (*node.parts, folder)
-        if doc.shape[0] != self._length or CHECKSUM in doc.attributes:
+        folder = tree.array_names(node).get(name)
+        doc = None if folder is None else tree.array(node, name, folder)
+        sums = self._columns[name].sums
+        if folder is None or doc is None or (doc.shape[0], doc.attributes[SUMS]) != (self._length, sums):
             raise EngineError(
                 f"{name!r} in {show(self._key)!r} was replaced under the open stream; append to another key",
                 key=self._key,
             )
-        return parts, tree.doc(parts) or {}, doc
+        return folder, doc
 
     def close(self, meta: Mapping[str, Any]) -> None:
         engine = self._engine
@@ -127,10 +135,6 @@ class ZarrAppender:
             with engine._change():
                 self.flush()
                 engine.update(self._key, meta)
-                for name, column in self._columns.items():
-                    parts, raw, _ = self._own(name)
-                    attributes = {**raw["attributes"], CHECKSUM: column.digest.hexdigest()}
-                    engine._changes.put_file((*parts, METADATA), changed(raw, attributes=attributes))
                 engine._undo.append(self._reopen)
             self._closed = True
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from datastore_lab.engines.zarr.meta import METADATA, ArrayDoc, to_json
+from datastore_lab.engines.zarr.seals import digest, sum_of
+from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import Corrupt, NotStorable
-from datastore_lab.folders import files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from datastore_lab.engines.zarr.meta import ArrayDoc
 
 WHOLE = 16 << 20
 """Arrays of at most so many bytes are one chunk: one file to sync, and one request over a network."""
@@ -24,6 +23,8 @@ WHOLE = 16 << 20
 CHUNK = 8 << 20
 """Aim for the chunks of larger arrays, in bytes."""
 
+_CHEAP = 64 << 20
+_RATIO = 1 << 15  # (what zstd makes of zeros)
 _SMALL = 1 << 10
 _SAMPLE = 64 << 10
 _GAIN = 0.9
@@ -100,9 +101,7 @@ def pack(chunk: NDArray[Any], packing: str) -> list[Any]:
     if packing == "zstd":
         return [_zstd().encode(raw)]
     if packing == "crc32c":
-        import google_crc32c
-
-        return [raw, google_crc32c.value(raw).to_bytes(4, "little")]
+        return [raw, _crc32c(raw)]
     return [raw]
 
 
@@ -121,22 +120,42 @@ def pieces(stored: NDArray[Any], doc: ArrayDoc, first: int = 0) -> Iterator[tupl
         yield doc.chunk_name((index[0] + first, *index[1:]) if index else index), piece
 
 
-class MissingChunkError(Exception):
-    """A chunk has no file: fill values in an array of another program, damage in one of ours."""
+def encode(array: NDArray[Any], doc: ArrayDoc, put: Callable[..., None]) -> str:
+    """Write an array: its chunks first, then its metadata.
+
+    Parameters
+    ----------
+    array : ndarray
+    doc : ArrayDoc
+        How it is to be stored.
+    put : callable
+        Called as ``put(name, *buffers)`` for each file.
+
+    Returns
+    -------
+    str
+        Digest of the metadata.
+    """
+    sums = []
+    for name, piece in pieces(to_stored(array, doc), doc):
+        buffers = pack(piece, doc.packing)
+        sums.append(sum_of(*buffers))
+        put(name, *buffers)
+    document = doc.with_sums(sums).document()
+    put(METADATA, to_json(document))
+    return digest(document)
 
 
-def read_region(root: str, doc: ArrayDoc, axes: list[Axis], locate: Callable[[str], str]) -> NDArray[Any]:
+def read_region(doc: ArrayDoc, axes: list[Axis], fetch: Callable[[tuple[int, ...]], bytes]) -> NDArray[Any]:
     """Read part of an array in stored form, touching only the chunks that it needs.
 
     Parameters
     ----------
-    root : str
-        The tree that no link may leave.
     doc : ArrayDoc
     axes : list of (slice, count)
         One per stored axis, with a positive step.
-    locate : callable
-        Gives the path of a chunk's file by its name.
+    fetch : callable
+        Gives the content of a chunk's file by the chunk's index.
     """
     out = np.zeros(tuple(count for _, count in axes), doc.stored)
     if not out.size:
@@ -145,12 +164,11 @@ def read_region(root: str, doc: ArrayDoc, axes: list[Axis], locate: Callable[[st
     for combination in itertools.product(*parts):
         index = tuple(at for at, _, _ in combination)
         target = out[tuple(to for _, to, _ in combination)] if combination else out
-        path = locate(doc.chunk_name(index))
         if target.shape == doc.chunks and target.flags.c_contiguous and target.dtype.kind != "T":
-            load(path, root, doc, target)
+            decode(fetch(index), index, doc, target)
         else:
             chunk = np.empty(doc.chunks, doc.stored)
-            load(path, root, doc, chunk)
+            decode(fetch(index), index, doc, chunk)
             target[...] = chunk[tuple(take for _, _, take in combination)]
     return out
 
@@ -167,38 +185,32 @@ def _overlaps(cut: slice, count: int, size: int) -> Iterator[tuple[int, slice, s
         done += several
 
 
-def load(path: str, root: str, doc: ArrayDoc, out: NDArray[Any]) -> None:
+def decode(raw: bytes, index: tuple[int, ...], doc: ArrayDoc, out: NDArray[Any]) -> None:
     """Decode one chunk's file into an array of the chunk's shape, contiguous.
 
     Raises
     ------
-    MissingChunkError
-        If there is no such file.
     Corrupt
-        If it can't be decoded or its checksum differs.
+        If it can't be decoded or its own checksum differs.
     """
     try:
-        raw = files.read(path, root)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingChunkError(path) from error
-    try:
         _decode(raw, doc, out)
-    except (ValueError, RuntimeError, UnicodeError, TypeError) as error:
+    except (ValueError, RuntimeError, UnicodeError, TypeError, MemoryError) as error:
         raise Corrupt(
-            f"the chunk {path!r} is damaged ({error}); restore it from a copy, or delete the item", key=path
+            f"the chunk {doc.chunk_name(index)!r} is damaged ({error}); restore it from a copy, or delete "
+            "the item",
+            key=index,
         ) from error
 
 
 def _decode(raw: bytes, doc: ArrayDoc, out: NDArray[Any]) -> None:
     view = memoryview(raw)
     if doc.packing == "crc32c":
-        import google_crc32c
-
-        view, digest = view[:-4], view[-4:]
-        if google_crc32c.value(np.frombuffer(view, np.uint8)).to_bytes(4, "little") != digest:
+        view, crc = view[:-4], view[-4:]
+        if _crc32c(view) != crc:
             raise ValueError("its checksum differs")
     if doc.is_text:
-        _decode_text(_zstd().decode(raw) if doc.packing == "zstd" else bytes(view), out)
+        _decode_text(_unpack_text(raw) if doc.packing == "zstd" else bytes(view), out)
         return
     if doc.packing == "zstd":
         if (size := frame_size(raw)) not in {None, out.nbytes}:
@@ -210,6 +222,21 @@ def _decode(raw: bytes, doc: ArrayDoc, out: NDArray[Any]) -> None:
         out.reshape(-1).view(np.uint8)[:] = np.frombuffer(view, np.uint8)
     if doc.endian == ">":
         out.byteswap(inplace=True)
+
+
+def _crc32c(buffer: Any) -> bytes:
+    import google_crc32c
+
+    value: int = google_crc32c.value(np.frombuffer(buffer, np.uint8))
+    return value.to_bytes(4, "little")
+
+
+def _unpack_text(raw: bytes) -> bytes:
+    """Unpack text of variable length, of which only the frame says how much it is."""
+    size = frame_size(raw)
+    if size is None or size > max(_CHEAP, _RATIO * len(raw)):
+        raise ValueError(f"it claims to unpack to {size} bytes, which no text of {len(raw)} bytes does")
+    return bytes(_zstd().decode(raw))
 
 
 def _decode_text(raw: bytes, out: NDArray[Any]) -> None:
@@ -231,9 +258,3 @@ def frame_size(raw: bytes) -> int | None:
     if not width:
         return None
     return int.from_bytes(raw[start : start + width], "little") + (256 if width == 2 else 0)
-
-
-def count_files(folder: str) -> int:
-    """Count what lies in a folder of chunks besides its metadata."""
-    with os.scandir(folder) as found:
-        return sum(1 for _ in found) - 1

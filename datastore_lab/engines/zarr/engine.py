@@ -29,9 +29,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from datastore_lab.engines.zarr.append import ZarrAppender
 from datastore_lab.engines.zarr.change import Changes
-from datastore_lab.engines.zarr.read import read_array, verify_array
-from datastore_lab.engines.zarr.tree import Tree, check_place
-from datastore_lab.errors import EngineError, LabError, Locked, ReadOnly
+from datastore_lab.engines.zarr.opening import check_place
+from datastore_lab.engines.zarr.places import FolderPlace
+from datastore_lab.engines.zarr.read import read_array
+from datastore_lab.engines.zarr.repair import mend
+from datastore_lab.engines.zarr.tree import Tree
+from datastore_lab.engines.zarr.verify import Finding, examine
+from datastore_lab.errors import Corrupt, EngineError, LabError, Locked, ReadOnly
 from datastore_lab.folders import files
 from datastore_lab.folders.log import TreeLog
 from datastore_lab.keys import Key, check
@@ -102,7 +106,8 @@ class ZarrEngine:
         self._closed = False
         self._changed = False
         self._log = TreeLog(self._root, "zarr.json", durable=durable)
-        self._tree = Tree(self._root)
+        self._place = FolderPlace(self._root)
+        self._tree = Tree(self._place)
         self._changes = Changes(self._tree, self._log)
         self._undo: list[Callable[[], None]] = []
         self._streams: weakref.WeakValueDictionary[Key, ZarrAppender] = weakref.WeakValueDictionary()
@@ -181,14 +186,31 @@ class ZarrEngine:
         )
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
-        key = check(key)
-        for found in self._consistent(lambda: list(self._tree.keys(key)), strict=False):
-            with self._lock:
-                yield from self._consistent(lambda at=found: list(verify_array(self._tree, at)))  # type: ignore[misc]
+        for finding in self._findings(check(key)):
+            yield finding.problem
+
+    def _findings(self, key: Key) -> Iterator[Finding]:
+        for found in self._consistent(lambda: [at for at, _ in self._tree.nodes(key)], strict=False):
+            yield from self._consistent(lambda at=found: list(self._examine(at)))  # type: ignore[misc]
+
+    def _examine(self, key: Key) -> Iterator[Finding]:
+        try:
+            node = self._tree.node(key)
+        except (Corrupt, EngineError):
+            yield from examine(self._tree, key, None)
+        else:
+            yield from examine(self._tree, key, node)
 
     def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
-        for found in self.verify(key):
-            yield Repair(*found, mended=False)
+        key = check(key)
+        if not key and (left := self.compact()):
+            yield Repair(
+                (), None, f"{left:,} bytes that a crash had left in the journal were removed", mended=True
+            )
+        for found in list(self._findings(key)):
+            with self._change():
+                done = mend(self._changes, found, accept=accept)
+            yield done
 
     def _consistent(
         self, work: Callable[[], T], proof: Callable[[], object] | None = None, *, strict: bool = True
@@ -203,16 +225,15 @@ class ZarrEngine:
         for attempt in range(1_000_000):
             self._check_open()
             self._settle()
-            before = _outcome(proof)
+            before, revision = _outcome(proof), _outcome(self.revision)
             failure: Exception | None = None
             try:
                 with _disk(self._root):
                     result = work()
             except (LabError, OSError, IndexError) as error:
                 failure = error
-            if (_outcome(proof) == before and not self._log.pending()) or (
-                attempt >= _ATTEMPTS and not strict
-            ):
+            same = _outcome(proof) == before and (failure is None or _outcome(self.revision) == revision)
+            if (same and not self._log.pending()) or (attempt >= _ATTEMPTS and not strict):
                 if failure is not None:
                     raise failure
                 return result
@@ -289,11 +310,11 @@ class ZarrEngine:
     @contextmanager
     def _change(self) -> Iterator[None]:
         with self.transaction(), _disk(self._root):
-            mark, undoable = self._tree.overlay.mark(), len(self._undo)
+            mark, undoable = self._place.overlay.mark(), len(self._undo)
             try:
                 yield
             except BaseException:  # a change that fails half-way is undone even if its transaction goes on
-                self._tree.overlay.undo(mark)
+                self._place.overlay.undo(mark)
                 self._run_undo(undoable)
                 raise
 
@@ -304,15 +325,15 @@ class ZarrEngine:
                 key=self._root,
             )
         with _disk(self._root):
-            self._changed = self._changed or bool(self._tree.overlay)
-            self._log.commit(self._tree.overlay)
-            self._tree.reset()
+            self._changed = self._changed or bool(self._place.overlay)
+            self._log.commit(self._place.overlay)
+            self._place.reset()
             self._undo.clear()
             self._log.discard()
 
     def _roll_back(self) -> None:
         """Forget what was not committed; a commit that is in the log stands: the next call carries it out."""
-        self._tree.reset()
+        self._place.reset()
         if not self._log.pending():
             self._run_undo(0)
             with contextlib.suppress(
@@ -340,7 +361,7 @@ class ZarrEngine:
                         self._changes.consolidate()
             finally:
                 self._closed = True
-                self._tree.reset()
+                self._place.reset()
                 self._log.close()
 
     def _there(self) -> bool:

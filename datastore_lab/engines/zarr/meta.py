@@ -1,21 +1,23 @@
 """How names and attributes are written in Zarr's metadata, and read back.
 
 Groups carry the record's attributes as they are, with floats that JSON lacks tagged; ``lab_kind`` is the
-kind, ``lab_arrays`` the names of the record's arrays in order, ``lab_name`` the full name where the folder's
-name was cut. Arrays carry their own attributes plus ``lab_xxh3`` (checksum of the whole) and, where Zarr
-lacks the type, ``lab_dtype``; an axis of the bytes of an item is named ``lab_item_<size>``.
+kind, ``lab_arrays`` the names of the record's arrays in order, each with the digest of its metadata,
+``lab_name`` the full name where the folder's name was cut, ``lab_seal`` the seal. Arrays carry their own
+attributes plus ``lab_sums`` (sums of the chunk files) and, where Zarr lacks the type, ``lab_dtype``; an axis
+of the bytes of an item is named ``lab_item_<size>``.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from datastore_lab import dtypes, media
+from datastore_lab import dtypes, integrity, media
+from datastore_lab.engines.zarr.seals import KIND, SEAL, VERSION, pack_sums, sealed, unpack_sums
 from datastore_lab.engines.zarr.types import (
     BYTE,
     TEXT,
@@ -26,12 +28,21 @@ from datastore_lab.engines.zarr.types import (
     zarr_type,
 )
 from datastore_lab.errors import Corrupt, Foreign, NotStorable
-from datastore_lab.records import ArrayInfo, default_dims
+from datastore_lab.records import GROUP, ArrayInfo, default_dims
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 METADATA = "zarr.json"
-KIND, ARRAYS, NAME, DTYPE, CHECKSUM = "lab_kind", "lab_arrays", "lab_name", "lab_dtype", "lab_xxh3"
-_GROUP_LAYOUT = {KIND, ARRAYS, NAME}
-_ARRAY_LAYOUT = {NAME, DTYPE, CHECKSUM}
+ARRAYS, NAME, DTYPE, SUMS = "lab_arrays", "lab_name", "lab_dtype", integrity.SUMS
+REVISION = "lab_revision"
+GROUP_LAYOUT = {KIND, ARRAYS, NAME, SEAL, VERSION, REVISION}
+ARRAY_LAYOUT = {NAME, DTYPE, SUMS}
+LARGEST = 256 << 20
+"""No metadata of more bytes are read."""
+
+_MEMBERS = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
+_COPIES = b', "consolidated_metadata": '
 
 
 def escape(part: str) -> str:
@@ -49,6 +60,11 @@ def unescape(folder: str) -> str | None:
         return part if part and escape(part) == folder else folder
     except UnicodeEncodeError:
         return folder
+
+
+def full_name(part: str) -> dict[str, str]:
+    """Give the attribute that keeps a name which its folder's name can't."""
+    return {NAME: part} if unescape(escape(part)) is None else {}
 
 
 class ArrayDoc(NamedTuple):
@@ -122,29 +138,43 @@ class ArrayDoc(NamedTuple):
 
     def user_attributes(self) -> dict[str, Any]:
         """Give the attributes that are not the layout's."""
-        return {name: value for name, value in self.attributes.items() if name not in _ARRAY_LAYOUT}
+        return {name: value for name, value in self.attributes.items() if name not in ARRAY_LAYOUT}
 
-    def to_json(self) -> bytes:
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis."""
+        return tuple(math.ceil(n / size) for n, size in zip(self.shape, self.chunks, strict=True))
+
+    def sums(self) -> NDArray[np.uint64]:
+        """Give the sums of the chunk files, in C order; only arrays of ours have them."""
+        found = unpack_sums(self.attributes.get(SUMS))
+        if len(found) != math.prod(self.grid):
+            raise ValueError(f"it has {math.prod(self.grid)} chunks, and sums of {len(found)}")
+        return found
+
+    def with_sums(self, sums: Iterable[int]) -> ArrayDoc:
+        """Give the same with other sums."""
+        return self._replace(attributes={**self.attributes, SUMS: pack_sums(sums)})
+
+    def document(self) -> dict[str, Any]:
         """Give the content of ``zarr.json``."""
-        return to_json(
-            {
-                "zarr_format": 3,
-                "node_type": "array",
-                "shape": self.shape,
-                "data_type": zarr_type(self.stored),
-                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self.chunks}},
-                # all chunks in one folder: no intermediate folders to make and to sync for every append
-                "chunk_key_encoding": {"name": "default", "configuration": {"separator": self.separator}},
-                "fill_value": fill_value(self.stored),
-                "codecs": _codecs(self.stored, self.packing),
-                "attributes": media.tag_floats(self.attributes),
-                "dimension_names": [
-                    *self.dims,
-                    *([f"lab_item_{self.dtype.itemsize}"] if self.as_bytes else []),
-                ],
-                "storage_transformers": [],
-            }
-        )
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": self.shape,
+            "data_type": zarr_type(self.stored),
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self.chunks}},
+            # all chunks in one folder: no intermediate folders to make and to sync for every append
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": self.separator}},
+            "fill_value": fill_value(self.stored),
+            "codecs": _codecs(self.stored, self.packing),
+            "attributes": media.tag_floats(self.attributes),
+            "dimension_names": [
+                *self.dims,
+                *([f"lab_item_{self.dtype.itemsize}"] if self.as_bytes else []),
+            ],
+            "storage_transformers": [],
+        }
 
 
 def new_array(
@@ -160,9 +190,7 @@ def new_array(
 ) -> ArrayDoc:
     """Describe an array that is to be written; `shape` and `chunks` as users see them."""
     dtype = np.dtype(TEXT) if dtype.kind == "T" else dtype
-    layout: dict[str, Any] = {}
-    if unescape(escape(name)) is None:
-        layout[NAME] = name
+    layout: dict[str, Any] = full_name(name)
     if stored != dtype:
         layout[DTYPE] = dtypes.name(dtype)
     item = (dtype.itemsize,) if stored == BYTE and dtype != BYTE else ()
@@ -174,22 +202,22 @@ def new_array(
 
 
 def group_json(attributes: Mapping[str, Any]) -> bytes:
-    """Give the content of a new group's ``zarr.json``."""
-    return changed({"zarr_format": 3, "node_type": "group"}, attributes=attributes)
+    """Give the content of a new group's ``zarr.json``, sealed."""
+    return changed({"zarr_format": 3, "node_type": "group"}, {KIND: GROUP, **attributes})
 
 
-def changed(doc: Mapping[str, Any], **fields: Any) -> bytes:
-    """Give the content of a ``zarr.json`` that was parsed, with other fields.
+def changed(doc: Mapping[str, Any], attributes: Mapping[str, Any]) -> bytes:
+    """Give the content of a group's ``zarr.json`` that was parsed, with other attributes, sealed anew.
 
     Consolidated metadata, a copy of what lies below, would be out of date after any change: it is left out.
     """
-    merged = {name: value for name, value in {**doc, **fields}.items() if name != "consolidated_metadata"}
-    return to_json({**merged, "attributes": media.tag_floats(merged.get("attributes", {}))})
+    kept = {name: value for name, value in doc.items() if name != "consolidated_metadata"}
+    return to_json({**kept, "attributes": media.tag_floats(sealed(attributes))})
 
 
 def user_meta(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Give the attributes of a group that are not the layout's."""
-    return {name: value for name, value in attributes.items() if name not in _GROUP_LAYOUT}
+    return {name: value for name, value in attributes.items() if name not in GROUP_LAYOUT}
 
 
 def parse(raw: bytes, where: str) -> dict[str, Any]:
@@ -203,19 +231,41 @@ def parse(raw: bytes, where: str) -> dict[str, Any]:
         If it is that of another version of the format.
     """
     try:
-        doc = json.loads(raw)
-        version = doc["zarr_format"]
-        known = doc["node_type"] in {"group", "array"} and isinstance(doc.get("attributes", {}), dict)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        doc = _load(raw)
+        attributes = media.untag_floats(doc.get("attributes", {}))
+        version, known = doc["zarr_format"], doc["node_type"] in {"group", "array"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Corrupt(
             f"the metadata {where!r} is damaged ({error!r}); restore it or delete its folder", key=where
         ) from error
-    if not known:
-        raise Corrupt(f"the metadata {where!r} is neither a group's nor an array's; restore it", key=where)
-    if version != 3:
+    if version != 3 and not (isinstance(attributes, dict) and KIND in attributes):
         raise Foreign(f"{where!r} is Zarr of version {version!r}; only version 3 is read", key=where)
-    doc["attributes"] = media.untag_floats(doc.get("attributes", {}))
-    return doc  # type: ignore[no-any-return]
+    if not known or version != 3 or not isinstance(attributes, dict) or _unknown(doc):
+        raise Corrupt(
+            f"the metadata {where!r} is neither a group's nor an array's, or has members that nobody knows; "
+            "restore it",
+            key=where,
+        )
+    return {**doc, "attributes": attributes}
+
+
+def _load(raw: bytes) -> dict[str, Any]:
+    """Parse metadata without the copies that a root holds of all below: they are not to be trusted."""
+    head, found, _ = raw.partition(_COPIES)
+    if found:
+        try:
+            return {**json.loads(head + b"}"), "consolidated_metadata": {}}
+        except ValueError:  # an attribute of that name
+            return dict(json.loads(raw))
+    return dict(json.loads(raw))
+
+
+def _unknown(doc: Mapping[str, Any]) -> bool:
+    """Tell whether a group has members which the format says must be understood."""
+    if doc["node_type"] != "group":
+        return False
+    extra = (doc[name] for name in doc.keys() - _MEMBERS)
+    return any(not isinstance(member, dict) or member.get("must_understand") is not False for member in extra)
 
 
 def parse_array(doc: Mapping[str, Any], name: str, where: str) -> ArrayDoc:

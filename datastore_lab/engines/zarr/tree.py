@@ -5,14 +5,14 @@ zarr's own ``keys()`` and ``members()`` are some 300 times slower, which a tree 
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from datastore_lab import integrity
+from datastore_lab.engines.zarr import seals
 from datastore_lab.engines.zarr.meta import (
     ARRAYS,
-    KIND,
+    LARGEST,
     METADATA,
     NAME,
     ArrayDoc,
@@ -22,20 +22,22 @@ from datastore_lab.engines.zarr.meta import (
     unescape,
     user_meta,
 )
-from datastore_lab.errors import AlreadyExists, Corrupt, Foreign, LabError, NotFound
-from datastore_lab.folders import files
-from datastore_lab.folders.overlay import Overlay
+from datastore_lab.engines.zarr.places import Parts, Place
+from datastore_lab.engines.zarr.seals import KIND
+from datastore_lab.errors import AlreadyExists, Corrupt, LabError, NotFound
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Stat, default_dims
 from datastore_lab.records import ARRAYS as ARRAYS_KIND
 
-Parts = tuple[str, ...]
-"""Folder names from the root down; a key is the same with names for people."""
+P = TypeVar("P", bound=Place)
+
+_GROUP_HEAD = b'{"zarr_format": 3, "node_type": "group", '
 
 
 class Node(NamedTuple):
-    """A group: where it is, and its parsed metadata."""
+    """A group: its key, where it is, and its parsed metadata."""
 
+    key: Key
     parts: Parts
     doc: dict[str, Any]
 
@@ -45,73 +47,62 @@ class Node(NamedTuple):
         return self.doc["attributes"]  # type: ignore[no-any-return]
 
     @property
+    def is_ours(self) -> bool:
+        """Whether this package made the group."""
+        return KIND in self.attributes
+
+    @property
     def is_record(self) -> bool:
         """Whether this package wrote a record here."""
         return bool(self.attributes.get(KIND, GROUP) != GROUP)
 
 
-class Tree:
+class Tree(Generic[P]):
     """The nodes of a hierarchy as they are, or will be after the pending changes.
 
     Parameters
     ----------
-    root : str
-        Absolute path of the folder.
+    place : Place
+        Where its files are.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.overlay = Overlay(root, "zarr.json")
-
-    def reset(self) -> None:
-        """Forget the pending changes."""
-        self.overlay = Overlay(self.root, "zarr.json")
+    def __init__(self, place: P) -> None:
+        self.place = place
+        self.root = place.root
 
     # -- one node ----------------------------------------------------------------------------------
 
     def doc(self, parts: Parts) -> dict[str, Any] | None:
         """Read the metadata of a group or array; None if there is none."""
-        path = self.overlay.path((*parts, METADATA))
-        if path is None:
-            return None
-        try:
-            raw = files.read(path, self.root)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except IsADirectoryError as error:
-            raise Corrupt(f"{path!r} is a folder where metadata should be; remove it", key=path) from error
-        return parse(raw, path)
+        raw = self.place.get((*parts, METADATA), LARGEST)
+        return None if raw is None else parse(raw, self.place.where((*parts, METADATA)))
 
     def locate(self, key: Key) -> Parts | None:
         """Turn a key into folder names, None if there is no such folder."""
         parts: Parts = ()
         for part in key:
-            found = next((name for name in _spellings(part) if self._is_folder((*parts, name))), None)
+            found = self.place.choose(parts, _spellings(part))
             if found is None:
                 return None
             parts = (*parts, found)
         return parts
 
-    def _is_folder(self, parts: Parts) -> bool:
-        path = self.overlay.path(parts)
-        if path is None:
-            return False
-        try:
-            mode = os.lstat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        if stat.S_ISLNK(mode):
-            files.refuse_outside(path, self.root)
-            return os.path.isdir(path)
-        return stat.S_ISDIR(mode)
-
     def find(self, key: Key) -> Node | None:
-        """Give the group at a key, None if there is none."""
+        """Give the group at a key, None if there is none.
+
+        Raises
+        ------
+        Corrupt
+            If it is not as it was sealed.
+        """
         parts = self.locate(key)
         doc = None if parts is None else self.doc(parts)
         if parts is None or doc is None or doc["node_type"] != "group":
             return None
-        return Node(parts, doc)
+        seals.check(key, doc["attributes"], self.root)
+        if key and unescape(parts[-1]) is None and _name_of(parts[-1], doc) != key[-1]:
+            return None  # asked for by the folder's name, where the node has a longer one
+        return Node(key, parts, doc)
 
     def node(self, key: Key) -> Node:
         """Give the group at a key, or raise `NotFound`."""
@@ -120,47 +111,60 @@ class Tree:
             raise NotFound(f"there is nothing at {show(key)!r}", key=key)
         return node
 
+    def parts_of(self, key: Key) -> Parts:
+        """Give the folder names of a node, even where its metadata is damaged."""
+        try:
+            return self.node(key).parts
+        except Corrupt:
+            return self.locate(key) or ()
+
     # -- the arrays of a node ----------------------------------------------------------------------
 
     def array_names(self, node: Node) -> dict[str, str]:
         """Map the names of a node's arrays to those of their folders."""
-        listed = node.attributes.get(ARRAYS)
-        if node.is_record and isinstance(listed, list):
-            if any(not isinstance(name, str) or not name for name in listed):
-                raise Corrupt(f"the list of arrays of {node.parts!r} is damaged: {listed!r}", key=node.parts)
-            return {name: escape(name) for name in listed}
+        if node.is_ours:
+            return {name: escape(name) for name in self.digests(node)}
         found = {}
-        for folder in sorted(self.overlay.names(node.parts)):
+        for folder in sorted(self.place.names(node.parts)):
             doc = self._doc_or_none((*node.parts, folder))
             if doc is not None and doc["node_type"] == "array" and (name := _name_of(folder, doc)):
                 found[name] = folder
         return found
 
+    def digests(self, node: Node) -> dict[str, str]:
+        """Give the digest of the metadata of each array of a record, by name."""
+        listed = node.attributes.get(ARRAYS, {}) if node.is_ours else {}
+        if not isinstance(listed, dict) or "" in listed:
+            raise Corrupt(f"the list of arrays of {show(node.key)!r} is damaged: {listed!r}", key=node.key)
+        return listed
+
     def _doc_or_none(self, parts: Parts) -> dict[str, Any] | None:
         """Read metadata where other items must stay readable whatever this one holds."""
-        if parts[-1] == METADATA or not self._is_inside_folder(parts):
+        if parts[-1] == METADATA:
             return None
         try:
-            return self.doc(parts)
+            return None if self.place.choose(parts[:-1], parts[-1:]) is None else self.doc(parts)
         except LabError:
             return None
-
-    def _is_inside_folder(self, parts: Parts) -> bool:
-        try:
-            return self._is_folder(parts)
-        except LabError:
-            return False
 
     def array(self, node: Node, name: str, folder: str) -> ArrayDoc:
-        """Read the metadata of one array."""
+        """Read the metadata of one array, and compare it with the digest in the record."""
+        return parse_array(self.array_doc(node, name, folder), name, self.place.where((*node.parts, folder)))
+
+    def array_doc(self, node: Node, name: str, folder: str) -> dict[str, Any]:
+        """Read the same as it is written."""
         parts = (*node.parts, folder)
-        where = self.overlay.path(parts) or os.path.join(self.root, *parts)
-        doc = self.doc(parts) if self._is_folder(parts) else None
+        there = self.place.choose(node.parts, (folder,)) is not None
+        doc = self.doc(parts) if there else None
         if doc is None or doc["node_type"] != "array":
+            where = self.place.where(parts)
             raise Corrupt(
-                f"the array {name!r} in {where!r} is missing; restore it or delete the item", key=where
+                f"the array {name!r} in {where!r} is missing; restore it or delete the item", key=node.key
             )
-        return parse_array(doc, name, where)
+        if node.is_ours and self.digests(node).get(name) != seals.digest_parsed(doc):
+            where = f"its metadata {self.place.where((*parts, METADATA))!r}"
+            raise integrity.damaged(node.key, name, where, self.root)
+        return doc
 
     def array_of(self, key: Key, name: str) -> tuple[Node, str, ArrayDoc]:
         """Find an array of a node: the node, the array's folder, and its metadata."""
@@ -173,8 +177,7 @@ class Tree:
     def identity(self, key: Key, name: str) -> object:
         """Give something that changes when an array is replaced, but not when it grows."""
         node, folder, doc = self.array_of(key, name)
-        path = self.overlay.path((*node.parts, folder)) or ""
-        return (os.stat(path).st_ino, doc.shape[1:], doc.attributes)
+        return (self.place.identity((*node.parts, folder)), doc.shape[1:], doc.user_attributes())
 
     # -- the tree ----------------------------------------------------------------------------------
 
@@ -191,57 +194,103 @@ class Tree:
 
     def candidates(self, key: Key) -> tuple[Parts, list[str]]:
         """Give the names in a node's folder that may be children, in alphabetic order."""
-        node = self.node(key)
-        arrays = set(self.array_names(node).values()) if node.is_record else set()
-        return node.parts, sorted(
-            name for name in self.overlay.names(node.parts) if name not in {METADATA, *arrays}
-        )
-
-    def child_name(self, parts: Parts, folder: str) -> str | None:
-        """Give the name of a child node by its folder; None if that is no group."""
         try:
-            if not self._is_folder((*parts, folder)):
-                return None
-            doc = self.doc((*parts, folder))
-        except LabError:  # it is listed, so that asking for it tells what is wrong with it
-            return unescape(folder) or folder
-        return None if doc is None or doc["node_type"] != "group" else _name_of(folder, doc)
-
-    def keys(self, key: Key) -> Iterator[Key]:
-        """Yield the keys of all records at or below a key; damaged nodes are among them."""
-        node = self.node(key)
-        yield from self._walk(key, node)
-
-    def _walk(self, key: Key, node: Node) -> Iterator[Key]:
-        if node.is_record or (KIND not in node.attributes and self.array_names(node)):
-            yield key
-        parts, names = node.parts, self.candidates_of(node)
-        for folder in names:
-            name = self.child_name(parts, folder)
-            if name is None:
-                continue
-            child = (*parts, folder)
-            doc = self._doc_or_none(child)
-            if doc is None:
-                yield (*key, name)
-            else:
-                yield from self._walk((*key, name), Node(child, doc))
+            node = self.node(key)
+        except Corrupt:
+            return self.parts_of(key), self._candidates(self.parts_of(key), set())
+        return node.parts, self.candidates_of(node)
 
     def candidates_of(self, node: Node) -> list[str]:
         """Give the folder names in a node that may be children."""
-        arrays = set(self.array_names(node).values()) if node.is_record else set()
-        return sorted(name for name in self.overlay.names(node.parts) if name not in {METADATA, *arrays})
+        return self._candidates(node.parts, set(self.array_names(node).values()) if node.is_ours else set())
+
+    def _candidates(self, parts: Parts, arrays: set[str]) -> list[str]:
+        return sorted(name for name in self.place.names(parts) if name != METADATA and name not in arrays)
+
+    def child_name(self, parts: Parts, folder: str) -> str | None:
+        """Give the name of a child node by its folder; None if that is no group."""
+        name = unescape(folder)
+        try:
+            if self.place.choose(parts, (folder,)) is None:
+                return None
+            raw = self.place.get((*parts, folder, METADATA), LARGEST)
+            if raw is None:
+                return None
+            if name is not None and raw.startswith(_GROUP_HEAD):  # saves to parse hundreds for one page
+                return name if _is_text(folder) else None
+            doc = parse(raw, folder)
+        except LabError:  # it is listed, so that asking for it tells what is wrong with it
+            return name or folder
+        return None if doc["node_type"] != "group" else _name_of(folder, doc)
+
+    def keys(self, key: Key) -> Iterator[Key]:
+        """Yield the keys of all records at or below a key; damaged nodes are among them."""
+        for found, node in self.nodes(key):
+            if node is None or node.is_record or (not node.is_ours and self.array_names(node)):
+                yield found
+
+    def nodes(self, key: Key) -> Iterator[tuple[Key, Node | None]]:
+        """Yield all groups at or below a key, parents before their children; None for damaged ones."""
+        try:
+            node: Node | None = self.node(key)
+        except LabError:
+            if key and self.locate_or_none(key) is None:
+                raise
+            node = None
+        yield from self._nodes(key, node, self.parts_of(key) if node is None else node.parts)
+
+    def locate_or_none(self, key: Key) -> Parts | None:
+        """Find the folder of a node; None also where the way there is refused."""
+        try:
+            return self.locate(key)
+        except LabError:
+            return None
+
+    def _nodes(self, key: Key, node: Node | None, parts: Parts) -> Iterator[tuple[Key, Node | None]]:
+        yield key, node
+        for folder in self._candidates(parts, set()) if node is None else self.candidates_of(node):
+            name = self.child_name(parts, folder)
+            if name is not None:
+                child = (*key, name)
+                yield from self._nodes_below(child, (*parts, folder))
+
+    def _nodes_below(self, key: Key, parts: Parts) -> Iterator[tuple[Key, Node | None]]:
+        try:
+            if self.place.choose(parts[:-1], parts[-1:]) is None:
+                return
+            doc = self.doc(parts) or {}
+            seals.check(key, doc["attributes"], self.root)
+        except (LabError, KeyError) as error:
+            if isinstance(error, Corrupt):
+                yield from self._nodes(key, None, parts)
+            else:
+                yield key, None
+        else:
+            yield from self._nodes(key, Node(key, parts, doc), parts)
 
     def walk(self, parts: Parts) -> Iterator[tuple[Parts, dict[str, Any]]]:
         """Yield the folders and metadata of all groups and arrays at or below a place; damage is left out."""
-        doc = self.doc(parts) if not parts else self._doc_or_none(parts)
-        if doc is None:
+        try:
+            doc = self.doc(parts)
+            if doc is None or (parts and self.place.choose(parts[:-1], parts[-1:]) is None):
+                return
+            if doc["node_type"] == "array":
+                yield parts, doc
+                return
+            seals.check((), doc["attributes"], self.root)
+        except LabError:
             return
         yield parts, doc
-        if doc["node_type"] == "group":
-            for name in sorted(self.overlay.names(parts)):
-                if name != METADATA:
-                    yield from self.walk((*parts, name))
+        yield from self._walk_below(Node((), parts, doc))
+
+    def _walk_below(self, node: Node) -> Iterator[tuple[Parts, dict[str, Any]]]:
+        digests = {escape(name): digest for name, digest in self.digests(node).items()}
+        for folder in sorted(self.place.names(node.parts)):
+            if folder != METADATA:
+                for parts, doc in self.walk((*node.parts, folder)):
+                    listed = digests.get(folder) if len(parts) == len(node.parts) + 1 else None
+                    if listed is None or listed == seals.digest_parsed(doc):
+                        yield parts, doc
 
     # -- names -------------------------------------------------------------------------------------
 
@@ -256,7 +305,7 @@ class Tree:
                     f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key
                 )
         for name in sorted(names):
-            if self.find((*key, name)) is not None:
+            if self.locate((*key, name)) is not None and self.find((*key, name)) is not None:
                 raise AlreadyExists(f"{show(key)!r} has a child named {name!r}", key=key)
 
     def _taken(self, node: Node, part: str) -> set[str]:
@@ -284,62 +333,24 @@ def _spellings(part: str) -> list[str]:
         or len(part.encode()) > 255
     ):
         return [ours]
-    return [ours, part] if unescape(part) == part else [ours]
+    # a node whose full name is damaged is listed by the name of its folder
+    return [ours, part] if unescape(part) in {part, None} else [ours]
+
+
+def _is_text(folder: str) -> bool:
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_of(folder: str, doc: dict[str, Any]) -> str | None:
     """Give the name that a folder stands for; None for one that is no text."""
-    try:
-        folder.encode()
-    except UnicodeEncodeError:
+    if not _is_text(folder):
         return None
     name = unescape(folder)
     if name is not None:
         return name
     full = doc["attributes"].get(NAME)
     return full if isinstance(full, str) and full and escape(full) == folder else folder
-
-
-def check_place(root: str, mode: str) -> bool:
-    """Refuse a place that is no Zarr store or does not suit the mode; True if the store is to be made.
-
-    Raises
-    ------
-    NotFound, AlreadyExists, Foreign, Corrupt
-    """
-    if not os.path.lexists(root):
-        if mode in {"r", "r+"} or not os.path.isdir(os.path.dirname(root)):
-            missing = root if mode in {"r", "r+"} else os.path.dirname(root)
-            raise NotFound(
-                f"there is no folder {missing!r}; mode 'a' makes a store in a folder that exists", key=root
-            )
-        return True
-    if mode == "x":
-        raise AlreadyExists(
-            f"{root!r} exists already; open it with mode 'a', or choose another name", key=root
-        )
-    if not os.path.isdir(root):
-        raise Foreign(f"{root!r} is a file, where a Zarr store is a folder", key=root)
-    return _check_folder(root, mode)
-
-
-def _check_folder(root: str, mode: str) -> bool:
-    doc = Tree(root).doc(())
-    if doc is not None:
-        if doc["node_type"] == "array":
-            raise Foreign(
-                f"{root!r} is a single Zarr array, not a hierarchy; open the folder around it", key=root
-            )
-        return False
-    names = set(os.listdir(root))
-    if names & {".zgroup", ".zarray", ".zattrs", ".zmetadata"}:
-        raise Foreign(
-            f"{root!r} is a Zarr store of version 2; only version 3 is read: convert a copy of it", key=root
-        )
-    if names:
-        raise Foreign(
-            f"{root!r} is a folder but no Zarr store: it has no {METADATA}; choose another place", key=root
-        )
-    if mode in {"r", "r+"}:
-        raise NotFound(f"the folder {root!r} is empty; mode 'a' makes a store in it", key=root)
-    return True
