@@ -92,7 +92,7 @@ def _serve(pipe: Connection, make: Callable[..., Judge], arguments: tuple[Any, .
             return
         try:
             answer = (judge(case), "")
-        except Exception:
+        except BaseException:  # an assertion of pytest is no Exception
             answer = (None, traceback.format_exc())
         pipe.send(answer)
 
@@ -145,14 +145,23 @@ def _feed(worker: _Worker, left: Iterator[Any], seconds: float) -> bool:
     return False
 
 
-def failures(outcomes: Iterable[Outcome], limit: int = 5) -> tuple[int, list[str]]:
-    """Count cases, and describe those that failed, the first ones in full."""
-    count, found = 0, []
+def all_well(outcomes: Iterable[Outcome], limit: int = 5) -> int:
+    """Count cases, and raise if there was anything to say about any of them.
+
+    Raises
+    ------
+    AssertionError
+        With the first few in full.
+    """
+    count, failed = 0, []
     for outcome in outcomes:
         count += 1
         if outcome.failure or outcome.found:
-            found.append(f"case {outcome.case!r}: {outcome.failure or outcome.found}")
-    return count, found[:limit] + ([f"and {len(found) - limit} more"] if len(found) > limit else [])
+            failed.append(f"{outcome.case!r}: {outcome.failure or outcome.found}")
+    if failed:
+        more = "\n".join(failed[:limit])
+        raise AssertionError(f"{len(failed)} of {count} cases did not hold; the first are\n{more}")
+    return count
 
 
 def run_and_kill(work: Callable[..., None], arguments: tuple[Any, ...], after: int, delay: float) -> int:
