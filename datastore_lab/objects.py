@@ -181,7 +181,14 @@ def codec_of(kind: str) -> Codec[Any]:
             "call register_type(); store.record(key) gives the arrays as they are",
             key=kind,
         )
-    return make(encode, decode)  # type: ignore[no-any-return]
+    try:
+        return make(encode, decode)  # type: ignore[no-any-return]
+    except Exception as error:  # (a class of another distribution may raise anything)
+        raise Untrusted(
+            f"the codec {kind!r} that this session knows can't be used: {error!r:.300}; update the package "
+            "that brings it, or remove it; store.record(key) gives the arrays as they are",
+            key=kind,
+        ) from error
 
 
 def _wrap(entry: _Registered, obj: Any) -> Record:

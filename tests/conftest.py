@@ -14,6 +14,7 @@ def pytest_addoption(parser):
         "--faults", choices=SHARES, default="tenth", help="which part of the faults the slow tests try"
     )
     group.addoption("--faults-table", type=Path, help="write the table of the faults tried to this file")
+    group.addoption("--types-table", action="store_true", help="write the tables of docs/types.md")
 
 
 class Faults:

@@ -204,9 +204,18 @@ class ColumnReader:
         """Undo `ColumnWriter.other`."""
         return self._decode(unpack(described, self._arrays))
 
-    def array(self, name: str) -> Any:
-        """Give an array of the record."""
-        return self._arrays[name]
+    def column(self, name: str, kinds: str = "") -> Any:
+        """Give an array of the record that has one axis, and a type of one of these kinds.
+
+        Raises
+        ------
+        Corrupt
+            If it is another: pandas reads memory that is not its own where codes have two axes.
+        """
+        array = self._arrays[name]
+        if array.ndim != 1 or (kinds and array.dtype.kind not in kinds):
+            raise Corrupt(f"the array {name!r} is no column: {array.dtype}, {array.shape}", key=name)
+        return array
 
     def values(self, state: Mapping[str, Any]) -> tuple[Any, Any]:
         """Undo `ColumnWriter.values`: an array of numpy's or of pandas' own, and its dtype."""
@@ -217,10 +226,10 @@ class ColumnReader:
         return values, values.dtype
 
     def _numpy(self, state: Mapping[str, Any]) -> Any:
-        return self._arrays[state["array"]]
+        return self.column(state["array"])
 
     def _object(self, state: Mapping[str, Any]) -> Any:
-        return self._arrays[state["array"]].astype(object)
+        return self.column(state["array"], "T").astype(object)
 
     def _objects(self, state: Mapping[str, Any]) -> Any:
         items = self.other(state["items"])
@@ -230,16 +239,19 @@ class ColumnReader:
         return array
 
     def _missing(self, state: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
-        return np.array(self._arrays[state["mask"]], bool) if "mask" in state else np.zeros(shape, bool)
+        mask = np.array(self.column(state["mask"], "b")) if "mask" in state else np.zeros(shape, bool)
+        if mask.shape != shape:
+            raise Corrupt(f"the mask {state['mask']!r} is longer or shorter than its column")
+        return mask
 
     def _string(self, state: Mapping[str, Any]) -> Any:
-        text = self._arrays[state["array"]].astype(object)
+        text = self.column(state["array"], "T").astype(object)
         missing: Any = _MISSING[state["missing"]]
         text[self._missing(state, text.shape)] = missing
         return pd.array(text, dtype=pd.StringDtype(state["storage"], na_value=missing))
 
     def _nullable(self, state: Mapping[str, Any]) -> Any:
-        data = np.array(self._arrays[state["array"]])
+        data = np.array(self.column(state["array"], "biuf"))
         make: Any = {"b": pd.arrays.BooleanArray, "f": pd.arrays.FloatingArray}.get(
             data.dtype.kind, pd.arrays.IntegerArray
         )
@@ -248,32 +260,34 @@ class ColumnReader:
     def _category(self, state: Mapping[str, Any]) -> Any:
         values, dtype = self.values(state["categories"])
         kind = pd.CategoricalDtype(pd.Index(values, dtype=dtype), ordered=state["ordered"])
-        return pd.Categorical.from_codes(self._arrays[state["array"]], dtype=kind)
+        return pd.Categorical.from_codes(self.column(state["array"], "i"), dtype=kind)
 
     def _datetime(self, state: Mapping[str, Any]) -> Any:
-        moments = pd.DatetimeIndex(self._arrays[state["array"]])
+        moments = pd.DatetimeIndex(self.column(state["array"], "M"))
         return moments.tz_localize("UTC").tz_convert(self.other(state["tz"])).array
 
     def _period(self, state: Mapping[str, Any]) -> Any:
         index: Any = pd.PeriodIndex
         return index.from_ordinals(
-            self._arrays[state["array"]], freq=state["dtype"].removeprefix("period[").removesuffix("]")
+            self.column(state["array"], "i"), freq=state["dtype"].removeprefix("period[").removesuffix("]")
         ).array
 
     def _sparse(self, state: Mapping[str, Any]) -> Any:
-        values, places = self._arrays[state["array"]], self._arrays[state["places"]]
-        dtype = pd.SparseDtype(values.dtype, _plain_fill(self._arrays[state["fill"]]))
-        index = _INT_INDEX(state["length"], places)
-        return pd.arrays.SparseArray(
-            values, sparse_index=index.to_block_index() if state["blocks"] else index, dtype=dtype
-        )
+        values, places = self.column(state["array"]), self.column(state["places"], "i")
+        fill, kind = _plain_fill(self._arrays[state["fill"]]), "block" if state["blocks"] else "integer"
+        make: Any = pd.arrays.SparseArray
+        if hasattr(make, "from_indices"):
+            return make.from_indices(values, places, state["length"], fill_value=fill, kind=kind)
+        index = _INT_INDEX(state["length"], places)  # pandas before 3
+        index = index.to_block_index() if state["blocks"] else index
+        return make(values, sparse_index=index, dtype=pd.SparseDtype(values.dtype, fill))
 
     def _arrow(self, state: Mapping[str, Any]) -> Any:
         if "array" in state:
-            values = np.array(self._arrays[state["array"]])
+            values = np.array(self.column(state["array"], "iuf"))
             column = arrow.from_numpy(values, self._missing(state, values.shape), state["dtype"])
         elif "buffers" in state:
-            buffers = [None if name is None else self._arrays[name] for name in state["buffers"]]
+            buffers = [None if name is None else self.column(name, "u") for name in state["buffers"]]
             column = arrow.from_buffers(state["of"], state["length"], buffers)
         else:
             column = arrow.from_values(state["of"], self.other(state["items"]))

@@ -75,7 +75,7 @@ def _read(reader: ColumnReader, state: Mapping[str, Any]) -> pd.Index:
         return pd.RangeIndex(state["start"], state["stop"], state["step"])
     if state["type"] == "multi":
         levels: list[Any] = [_read(reader, level) for level in state["levels"]]
-        codes = [reader.array(level["codes"]) for level in state["levels"]]
+        codes = [reader.column(level["codes"], "i") for level in state["levels"]]
         return pd.MultiIndex(levels, codes, verify_integrity=True)
     values, dtype = reader.values(state["values"])
     index: Any = pd.Index(values, dtype=dtype)

@@ -224,4 +224,6 @@ def read_numpy(described: dict[str, Any]) -> Any:
     dtype = dtypes.parse(described["dtype"])
     if "bytes" in described:
         return np.frombuffer(bytes.fromhex(described["bytes"]), dtype, 1)[0]
+    if dtype.kind not in _READABLE or type(described["value"]) not in {bool, int, float}:
+        raise ValueError(f"{dtype} is not the type of a number")  # a text type could claim any size
     return np.array([described["value"]], dtype)[0]

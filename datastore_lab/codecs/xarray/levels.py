@@ -9,7 +9,10 @@ import numpy as np
 import xarray as xr
 
 from datastore_lab import dtypes
-from datastore_lab.errors import NotStorable
+from datastore_lab.errors import Corrupt, NotStorable
+
+_LARGEST = 1 << 20
+"""Bytes of one label: a declared type is made for every label when it is looked at."""
 
 
 def assemble(
@@ -50,4 +53,6 @@ def restore(described: Mapping[str, Any], values: Any) -> Any:
         name: np.dtype(object) if text == "object" else dtypes.parse(text)
         for name, text in described["types"].items()
     }
+    if any(dtype.itemsize > _LARGEST for dtype in types.values()):
+        raise Corrupt(f"the levels of {described['dim']!r} are declared with {described['types']!r:.200}")
     return xr.indexes.PandasMultiIndex(values, described["dim"], level_coords_dtype=types)

@@ -1,0 +1,1 @@
+"""Stores of every engine as version 1 wrote them, and what they hold."""

@@ -1,0 +1,174 @@
+"""Every type of array and of object on every engine, and the tables of docs/types.md that say so."""
+
+from pathlib import Path
+
+import carried
+import numpy as np
+import pytest
+from engines import FILES, WHOLE, Case
+from golden.content import OBJECTS
+
+from datastore_lab import dtypes, objects
+from datastore_lab.errors import NotStorable
+from datastore_lab.records import ArrayInfo, Record, Stat
+from datastore_lab.store.mapping import Store
+from datastore_lab.testing import samples
+from datastore_lab.testing.equality import assert_same, assert_same_array
+
+DOCS = Path(__file__).parent.parent / "docs" / "types.md"
+SHAPES = ((), (0,), (5,), (2, 0, 3), (3, 4))
+MEMORY = Case("memory", "")
+WRITTEN = [MEMORY, *WHOLE]
+COLUMNS = [MEMORY, *FILES]
+
+DTYPES = list({carried.label(dtype): dtype for dtype in samples.DTYPES}.values())
+
+
+def arrays(dtype):
+    """Make arrays of many shapes, and views that are not contiguous."""
+    made = {"v": samples.array(dtype, (4,), 9)}
+    made |= {f"shape {number}": samples.array(dtype, shape, number) for number, shape in enumerate(SHAPES)}
+    whole = samples.array(dtype, (4, 6), 7)
+    views = {"transposed": whole.T, "reversed": whole[::-1, ::-1], "strided": whole[::2, 1::3]}
+    return made | views | {"read-only": np.broadcast_to(whole[0], (2, 6))}
+
+
+def opened(case, path, mode):
+    return case.open("", mode) if case is MEMORY else case.open(path, mode)
+
+
+def carry_records(case, folder):
+    """Write and read a record of each type; gives how each is carried, by label."""
+    path = folder / case.name
+    engine, found = opened(case, path, "w"), {}
+    with engine.transaction():
+        for number, dtype in enumerate(DTYPES):
+            try:
+                engine.write((str(number),), Record("array", arrays(dtype), {}, {}))
+            except NotStorable:
+                found[carried.label(dtype)] = "refused"
+    if case is not MEMORY:
+        engine.close()
+        engine = opened(case, path, "r")
+    for number, dtype in enumerate(DTYPES):
+        if carried.label(dtype) not in found:
+            for name, array in arrays(dtype).items():
+                back = engine.read((str(number),), name)
+                assert_same_array(back, np.asarray(array), f"{case.engine}, {dtype}, {name}")
+                assert engine.stat((str(number),)).arrays[name].dtype == dtypes.name(dtype)
+    engine.close()
+    for number, dtype in enumerate(DTYPES):
+        found.setdefault(carried.label(dtype), carried.how(case.engine, path, str(number), "v"))
+    return found
+
+
+def carry_streams(case, folder):
+    """Append rows of each type; gives how each is carried, by label."""
+    found = {}
+    for number, dtype in enumerate(DTYPES):
+        for rows, note in [((), ""), ((2, 3), "only single values")]:
+            path = folder / f"{number}-{len(rows)}" / case.name
+            path.parent.mkdir()
+            try:
+                append_rows(case, path, samples.array(dtype, (7, *rows), number))
+            except NotStorable:
+                before = found.get(carried.label(dtype))
+                found[carried.label(dtype)] = f"{before}; {note}" if before else "refused"
+                break
+            if not rows:
+                found[carried.label(dtype)] = carried.how(case.engine, path, "s", "v")
+    return found
+
+
+def append_rows(case, path, rows):
+    dims = ("time", *(f"v_{axis}" for axis in range(1, rows.ndim)))
+    info = ArrayInfo(dtypes.name(rows.dtype), (0, *rows.shape[1:]), dims, 0, None)
+    engine = case.open(path, "w")
+    try:
+        stream = engine.append(("s",), Stat("stream", {"v": info}, {}))
+        stream.extend({"v": rows[:3]})
+        stream.flush()
+        stream.extend({"v": rows[3:]})
+        stream.close({})
+    finally:
+        engine.close()
+    engine = case.open(path, "r")
+    back = engine.read(("s",), "v")
+    engine.close()
+    assert_same_array(back, rows, f"{case.engine}, {rows.dtype}")
+
+
+CARRIED = {}
+"""What was found, by engine: the tests of the engines fill it, the test of the tables reads it."""
+
+
+@pytest.mark.parametrize("case", COLUMNS, ids=lambda case: case.engine)
+def test_every_type_of_array_comes_back_bit_by_bit(case, tmp_path):
+    carry = carry_records if case in WRITTEN else carry_streams
+    CARRIED[case.engine] = carry(case, tmp_path)
+    if case in WRITTEN:
+        assert "refused" not in CARRIED[case.engine].values()
+
+
+KEPT = {}
+"""How each object is kept, by engine, family and name."""
+
+
+@pytest.mark.parametrize("case", WRITTEN, ids=lambda case: case.engine)
+def test_every_object_comes_back_equal_and_of_the_same_type(case, tmp_path):
+    store = Store(opened(case, tmp_path / case.name, "w"))
+    items = {(family, name): obj for family, found in OBJECTS.items() for name, obj in found.items()}
+    with store.transaction():
+        for key, obj in items.items():
+            store[key] = obj
+    if case is not MEMORY:
+        store.close()
+        store = Store(opened(case, tmp_path / case.name, "r"))
+    for key, obj in items.items():
+        assert_same(store[key], obj, f"{case.engine}, {key}")
+    assert store.verify() == []
+    store.close()
+    KEPT[case.engine] = set(items)
+
+
+def dtypes_table():
+    names = [case.engine for case in COLUMNS]
+    lines = [f"| type | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for dtype in DTYPES:
+        cells = [CARRIED[name][carried.label(dtype)] for name in names]
+        lines.append(f"| {carried.label(dtype)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def objects_table():
+    names = [case.engine for case in WRITTEN]
+    lines = [f"| object | codec | arrays | {' | '.join(names)} |", f"|---|---|---|{'---|' * len(names)}"]
+    for family, found in OBJECTS.items():
+        for name, obj in found.items():
+            record = objects.encode(obj)
+            cells = ["exact" if (family, name) in KEPT[engine] else "" for engine in names]
+            lines.append(f"| {name} | `{record.kind}` | {_list(record.arrays)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _list(names):
+    shown = [f"`{name}`" for name in list(names)[:4]]
+    return ", ".join(shown) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize != 16, reason="the table is of x86-64 with Linux")
+def test_the_tables_in_the_docs_are_what_the_tests_found(pytestconfig, request, tmp_path):
+    if {*CARRIED} != {case.engine for case in COLUMNS} or {*KEPT} != {case.engine for case in WRITTEN}:
+        pytest.skip("some engines were not tested in this run")
+    text = DOCS.read_text()
+    written = _replaced(_replaced(text, "arrays", dtypes_table()), "objects", objects_table())
+    if pytestconfig.getoption("--types-table"):
+        DOCS.write_text(written)
+    assert DOCS.read_text() == written, "write it anew: pytest tests/test_types.py --types-table"
+
+
+def _replaced(text, mark, table):
+    begin, end = f"<!-- table of {mark} -->\n", f"\n<!-- end of {mark} -->"
+    before, _, rest = text.partition(begin)
+    assert end in rest, f"docs/types.md has lost the marks of the table of {mark}"
+    return f"{before}{begin}{table}{end}{rest.partition(end)[2]}"
