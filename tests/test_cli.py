@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -16,7 +17,9 @@ import numpy as np
 import pytest
 
 from datastore_lab import __version__, cli, open_store, tour
+from datastore_lab.cli import looking
 from datastore_lab.errors import NotFound
+from datastore_lab.units import format_size
 
 PROGRAM = [sys.executable, "-m", "datastore_lab.cli"]
 
@@ -43,8 +46,26 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"datastore-lab {__version__}\n"
 
 
-def test_ls_lists_every_item(path, capsys):
+def test_ls_lists_one_level_and_names_only(path, capsys):
     assert cli.main(["ls", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["run", '["a/b"]']
+    assert cli.main(["ls", str(path), "run"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["run/camera", "run/gain"]
+
+
+def test_ls_goes_as_deep_as_asked(path, capsys):
+    with open_store(path) as store:
+        store["run/gain/deep/er"] = 1
+    assert cli.main(["ls", str(path), "--depth", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert cli.main(["ls", "-r", str(path), "run"]) == 0
+    assert "run/gain/deep/er" in capsys.readouterr().out.splitlines()
+    with pytest.raises(SystemExit):
+        cli.main(["ls", str(path), "--depth", "0"])
+
+
+def test_ls_lists_every_item_with_what_it_holds(path, capsys):
+    assert cli.main(["ls", "-lr", str(path)]) == 0
     out = capsys.readouterr().out
     assert "run/camera" in out
     assert "4 x 6 x 8 |u1" in out
@@ -73,19 +94,254 @@ def test_info_of_a_store_and_of_an_item(path, capsys):
 
 
 def test_a_key_is_read_back_as_it_is_listed(path, capsys):
-    cli.main(["ls", str(path)])
-    listed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("["))
-    key = listed.partition("]")[0] + "]"
+    cli.main(["ls", "-r", str(path)])
+    key = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("["))
     assert cli.main(["info", str(path), key]) == 0
     assert "kind: value" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["ls", "info"])
+@pytest.mark.parametrize("command", ["ls", "info", "verify"])
 def test_looking_changes_nothing(path, command, capsys):
     before = path.read_bytes(), path.stat().st_mtime_ns
     assert cli.main([command, str(path)]) == 0
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("options", [[], ["-l"], ["-r"], ["-lr"]])
+def test_ls_for_scripts_is_a_json_object_per_line(path, options, capsys):
+    assert cli.main(["ls", str(path), "--json", *options]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    found = {tuple(line["key"]): line for line in map(json.loads, out.splitlines())}
+    if "-lr" in options:
+        assert found["run", "camera"]["arrays"]["data"]["shape"] == [4, 6, 8]
+        assert found["run", "camera"]["nbytes"] == 192
+    assert (("a/b", "e\x1b[2J") in found) == bool(options and "r" in options[0])
+
+
+def test_info_for_scripts_is_one_json_object(path, capsys):
+    assert cli.main(["info", "--json", str(path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["items"]) == ("HDF5", 3)
+    assert found["size on disk"] == path.stat().st_size
+    assert cli.main(["info", "--json", str(path), "run/gain"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["attributes"] == {"unit": "V", "levels": [1, {"$float": "nan"}]}
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not list locks")
+def test_info_names_who_has_the_store_open(tmp_path, name, capsys):
+    with open_store(tmp_path / name) as store:
+        store["a"] = 1
+        done = run("info", tmp_path / name)
+        assert f"open for writing by: process {os.getpid()}\n" in done.stdout
+        assert "items: 1" in done.stdout
+    assert cli.main(["info", str(tmp_path / name)]) == 0
+    assert "open for writing" not in capsys.readouterr().out
+
+
+def test_the_first_line_comes_before_the_second_is_looked_for(capsys):
+    def found():
+        yield ("first",)
+        assert capsys.readouterr().out == "first\n"
+        yield ("second",)
+
+    assert looking._print_names(found()) == 0
+    assert capsys.readouterr().out == "second\n"
+
+
+# -- verify, repair, compact ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Give a store with one item of three that can't be read whole."""
+    bad = np.random.default_rng(2).random(1000)
+    with open_store(tmp_path / "lab.zarr") as store:
+        store["a"], store["bad\x1b"], store["c"] = np.arange(3), bad, "text"
+    needle = bad.tobytes()[6000:6016]
+    files = [file for file in (tmp_path / "lab.zarr").rglob("*") if file.is_file()]
+    (chunk,) = [file for file in files if needle in file.read_bytes()]
+    data = bytearray(chunk.read_bytes())
+    data[data.index(needle)] ^= 1
+    chunk.write_bytes(bytes(data))
+    return tmp_path / "lab.zarr"
+
+
+def test_verify_of_what_is_well(path, capsys):
+    assert cli.main(["verify", str(path)]) == 0
+    assert capsys.readouterr().out == "3 items, 0 problems\n"
+    assert cli.main(["verify", "-q", str(path)]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main(["verify", str(path), "run/camera"]) == 0
+    assert capsys.readouterr().out == "1 item, 0 problems\n"
+    assert cli.main(["verify", str(path), "absent"]) == 2
+
+
+def test_verify_lists_what_is_damaged(damaged, capsys):
+    assert cli.main(["verify", str(damaged)]) == 1
+    *problems, summary = capsys.readouterr().out.splitlines()
+    assert problems
+    assert all(line.startswith('["bad\\u001b"]') for line in problems)
+    assert summary == f"3 items, {len(problems)} problem{'s' * (len(problems) > 1)}"
+    assert cli.main(["verify", "--json", str(damaged)]) == 1
+    *problems, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert problems[0]["key"] == ["bad\x1b"]
+    assert summary == {"items": 3, "problems": len(problems)}
+
+
+def test_repair_says_what_it_can_not_mend_and_what_helps(damaged, tmp_path, capsys):
+    files = {file: file.read_bytes() for file in damaged.rglob("*") if file.is_file()}
+    assert cli.main(["repair", "--dry-run", str(damaged)]) == 1
+    assert "nothing was changed" in capsys.readouterr().out
+    assert files == {file: file.read_bytes() for file in damaged.rglob("*") if file.is_file()}
+    assert cli.main(["repair", str(damaged)]) == 1
+    out = capsys.readouterr().out
+    assert "not mended: " in out
+    assert "datastore-lab copy --skip-damaged" in out
+    assert cli.main(["copy", "--skip-damaged", str(damaged), str(tmp_path / "new.h5")]) == 1
+    assert "left out: " in capsys.readouterr().out
+    with open_store(tmp_path / "new.h5", "r") as store:
+        assert sorted(store) == ["a", "c"]
+
+
+def test_repair_of_what_is_well(path, capsys):
+    assert cli.main(["repair", str(path)]) == 0
+    assert capsys.readouterr().out == "0 mended, 0 not mended\n"
+
+
+def test_what_was_changed_is_accepted_only_on_demand(path, capsys, monkeypatch):
+    assert run("repair", "--accept", path, stdin=subprocess.DEVNULL).returncode == 2
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _question: "n")
+    assert cli.main(["repair", "--accept", str(path)]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    monkeypatch.setattr("builtins.input", lambda _question: "y")
+    assert cli.main(["repair", "--accept", str(path)]) == 0
+    assert cli.main(["repair", "--accept", "--yes", str(path)]) == 0
+
+
+def test_compact_says_what_it_gave_back(tmp_path, capsys):
+    with open_store(tmp_path / "lab.h5") as store:
+        store["big"], store["small"] = (
+            np.random.default_rng(0).random(100_000),
+            np.random.default_rng(1).random(90_000),
+        )
+    assert cli.main(["compact", "--above", "30%", str(tmp_path / "lab.h5")]) == 0
+    assert "left as it is" in capsys.readouterr().out
+    with open_store(tmp_path / "lab.h5") as store:
+        store["big"] = 1
+    before = (tmp_path / "lab.h5").stat().st_size
+    assert cli.main(["compact", "--above", "30%", str(tmp_path / "lab.h5")]) == 0
+    assert (
+        capsys.readouterr().out
+        == f"{format_size(before - (tmp_path / 'lab.h5').stat().st_size)} given back\n"
+    )
+    for wrong in ("x", "200%", "-1"):
+        with pytest.raises(SystemExit):
+            cli.main(["compact", f"--above={wrong}", str(tmp_path / "lab.h5")])
+
+
+# -- copy and convert ----------------------------------------------------------------------------------
+
+
+def test_copy_takes_stores_and_groups(path, tmp_path, capsys):
+    assert cli.main(["copy", str(path), str(tmp_path / "new.zarr")]) == 0
+    assert capsys.readouterr().out.startswith("3 items copied (")
+    assert cli.main(["copy", f"{path}::run", f"{tmp_path / 'new.zarr'}::backup/run"]) == 0
+    assert capsys.readouterr().out.startswith("2 items copied (")
+    assert cli.main(["copy", f'{path}::["a/b"]', f'{tmp_path / "new.zarr"}::["x/y"]']) == 0
+    capsys.readouterr()
+    with open_store(tmp_path / "new.zarr", "r") as store:
+        assert store["backup/run/gain"] == 2.5
+        assert store["x/y", "e\x1b[2J"] == "odd"
+    assert cli.main(["copy", str(path), str(tmp_path / "new.zarr")]) == 0
+    assert "0 items copied (0 B); 3 already there; compared: the same" in capsys.readouterr().out
+
+
+def test_copy_keeps_what_is_there_and_says_that_it_differs(path, tmp_path, capsys):
+    with open_store(tmp_path / "new.h5") as store:
+        store["run/gain"] = 3.5
+    assert cli.main(["copy", str(path), str(tmp_path / "new.h5")]) == 1
+    assert "problem: run/gain" in capsys.readouterr().out
+    assert cli.main(["copy", "-q", "--no-verify", str(path), str(tmp_path / "new.h5")]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main(["copy", "--overwrite", str(path), str(tmp_path / "new.h5")]) == 0
+    with open_store(tmp_path / "new.h5", "r") as store:
+        assert store["run/gain"] == 2.5
+
+
+def test_convert_makes_a_new_store(path, tmp_path, capsys):
+    assert cli.main(["convert", str(path), str(tmp_path / "new.zarr")]) == 0
+    assert cli.main(["convert", str(path), str(tmp_path / "new.zarr")]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert cli.main(["convert", "--resume", str(path), str(tmp_path / "new.zarr")]) == 0
+    capsys.readouterr()
+    with open_store(tmp_path / "new.zarr", "r") as store:
+        assert store["run/gain"] == 2.5
+        assert store.attrs("run/gain")["unit"] == "V"
+
+
+def test_a_conversion_that_is_refused_leaves_nothing_behind(path, damaged, tmp_path, capsys):
+    for source, target in [(path, "new.arrow"), (tmp_path / "absent.h5", "new.zarr"), (path, "new.xyz")]:
+        before = sorted(tmp_path.iterdir())
+        assert cli.main(["convert", str(source), str(tmp_path / target)]) == 2
+        assert sorted(tmp_path.iterdir()) == before
+    assert "run/gain" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals")
+def test_bars_are_shown_on_a_terminal_only(path, tmp_path):
+    """Run on a terminal of its own, and piped."""
+    import pty
+    import termios
+
+    for command in (["verify", path], ["convert", path, tmp_path / "new.zarr"]):
+        parent, child = pty.openpty()
+        termios.tcsetwinsize(child, (24, 80))
+        done = subprocess.run(
+            [*PROGRAM, *map(str, command)], stdout=subprocess.PIPE, stderr=child, check=True, timeout=60
+        )
+        os.set_blocking(parent, False)
+        assert b"\r" in os.read(parent, 10_000)
+        os.close(child)
+        os.close(parent)
+        assert b"\r" not in done.stdout
+    for command in (["verify", path], ["copy", path, tmp_path / "more.zarr"]):
+        assert run(*command).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command", ["ls", "info", "verify", "repair", "compact", "copy", "convert", "formats", "tour"]
+)
+def test_help_explains_the_command_and_its_exit_status(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "exit status:\n  0  all is well\n" in out
+    assert max(map(len, out.splitlines())) <= 112
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_an_interrupted_copy_says_how_to_go_on(tmp_path):
+    with open_store(tmp_path / "lab.h5", durability="process") as store:
+        for number in range(20):
+            store[f"item {number}"] = np.full(1_000_000, number)
+    command = [*PROGRAM, "copy", str(tmp_path / "lab.h5"), str(tmp_path / "new.zarr")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        ends = time.monotonic() + 60
+        while not list((tmp_path / "new.zarr").glob("item*")) and time.monotonic() < ends:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _out, err = process.communicate(timeout=60)
+    if process.returncode == 130:
+        assert "copy again to go on" in err
+    assert run(*command[3:]).returncode == 0
+    with open_store(tmp_path / "new.zarr", "r") as store:
+        assert len(store) == 20
 
 
 def test_formats(capsys):

@@ -90,5 +90,5 @@ def test_commands_are_known(page):
     """Every `datastore-lab ...` in a document is one that the parser takes."""
     text = page.read_text(encoding="utf-8")
     for line in re.findall(r"(?:^|`|/)datastore-lab (\w[^`\n#]*)", text, flags=re.MULTILINE):
-        arguments = cli._parser().parse_args(shlex.split(line))
+        arguments = cli.make_parser().parse_args(shlex.split(line))
         assert callable(arguments.command)

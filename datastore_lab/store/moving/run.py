@@ -83,6 +83,12 @@ def copy_store(
         return copy(here, there, existing, skip_damaged=skip_damaged, watch=progress, verify=verify)
 
 
+def check_source(source: Store, *, skip_damaged: bool = False, progress: Watch | None = None) -> None:
+    """Look at everything that is to be copied, before there is a target; raises what `copy_store` would."""
+    with open_store("memory://") as nowhere:
+        make_plan(source, nowhere, skip_damaged=skip_damaged, watch=progress or _silent)
+
+
 def _opened(place: Any, mode: str, opened: contextlib.ExitStack) -> Store:
     if isinstance(place, Store):
         return place
