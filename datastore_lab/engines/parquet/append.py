@@ -1,0 +1,160 @@
+"""Records that grow: every flush adds a Parquet file, and small ones are joined as they get many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from datastore_lab import dtypes
+from datastore_lab.engines.parquet import parts as parquet
+from datastore_lab.engines.parquet.change import MAIN, no_rows
+from datastore_lab.engines.parquet.doc import Doc, Table
+from datastore_lab.errors import EngineError, LabError
+from datastore_lab.keys import Key, show
+from datastore_lab.records import Stat, check_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from datastore_lab.engines.parquet.checked import Part
+    from datastore_lab.engines.parquet.columns import Column
+    from datastore_lab.engines.parquet.engine import ParquetFolderEngine
+    from datastore_lab.engines.parquet.tree import Parts
+
+_MANY = 16
+_LARGE = 64 << 20
+"""Parts of this size are not joined while rows come in: a flush must not take long."""
+
+_LARGEST = 512 << 20
+"""Records of up to this size are joined into one file when they are closed; larger ones by `compact`."""
+
+
+class _State(NamedTuple):
+    """How far a stream has got: what is to be put back if its commit fails."""
+
+    waiting: tuple[dict[str, NDArray[Any]], ...]
+    length: int
+    number: int
+    levels: tuple[int, ...]
+    closed: bool
+
+
+class ParquetAppender:
+    """A record of a Parquet folder that grows along axis 0 of all its arrays.
+
+    Made by `ParquetFolderEngine.append`. A flush writes a new file ``record.<number>.parquet``; sixteen of a
+    kind are joined into one, so that each row is written again a few times at most, and there are never many.
+    """
+
+    def __init__(self, engine: ParquetFolderEngine, key: Key, spec: Stat) -> None:
+        self._engine, self._key = engine, key
+        self._arrays = no_rows(spec)
+        self._state = _State((), 0, 0, (), closed=False)
+
+    def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
+        with self._engine._session.lock:
+            if self._state.closed:
+                raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
+            rows = {name: np.asarray(given) for name, given in block.items()}
+            if check_rows(self._key, rows, self._arrays):
+                own = self._arrays.items()
+                fitting = {name: dtypes.fit(rows[name], array.dtype, name) for name, array in own}
+                self._state = self._state._replace(waiting=(*self._state.waiting, fitting))
+
+    def flush(self) -> None:
+        session = self._engine._session
+        with session.change():
+            if not self._state.waiting:
+                return
+            parts, doc = self._own()
+            session.undo.append(self._restore(self._state))
+            blocks = self._state.waiting
+            arrays = {
+                # with the type named: else numpy turns big-endian rows into native ones
+                name: np.concatenate([block[name] for block in blocks], dtype=own.dtype)
+                for name, own in self._arrays.items()
+            }
+            count = sum(len(next(iter(block.values()))) for block in blocks)
+            self._state = self._state._replace(waiting=(), length=self._state.length + count)
+            self._engine._changes.put_doc(parts, self._grown(parts, doc, arrays, count))
+
+    def _restore(self, state: _State) -> Any:
+        def restore() -> None:
+            later = self._state.waiting if len(self._state.waiting) and not state.closed else ()
+            self._state = state._replace(waiting=(*state.waiting, *later))
+
+        return restore
+
+    def _own(self) -> tuple[Parts, Doc]:
+        """Find the record, and make sure that it is still the one that grows here."""
+        engine = self._engine
+        node = engine._tree.node(self._key)  # moved or deleted, if it is not there
+        lengths = {array.column.shape[0] for array in node.doc.arrays.values()}
+        if engine._streams.get(self._key) is not self or lengths - {self._state.length}:
+            raise EngineError(
+                f"{show(self._key)!r} was replaced under the open stream; append to another key",
+                key=self._key,
+            )
+        return node.parts, node.doc
+
+    def _grown(self, parts: Parts, doc: Doc, arrays: Mapping[str, NDArray[Any]], count: int) -> Doc:
+        """Stage new rows as a further part; gives the description of the record with them."""
+        own = {
+            name: array._replace(column=_longer(array.column, array.column.shape[0] + count))
+            for name, array in doc.arrays.items()
+        }
+        doc = doc._replace(arrays=own)
+        columns = {name: _longer(array.column, count) for name, array in own.items() if array.table}
+        if not columns:
+            return doc
+        files = (*doc.tables[MAIN].parts, self._write(parts, arrays, columns))
+        self._state = self._state._replace(number=self._state.number + 1, levels=(*self._state.levels, 0))
+        return doc._replace(tables={MAIN: Table(self._join_small(parts, files), 0)})
+
+    def _write(self, parts: Parts, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, Column]) -> Part:
+        log, name = self._engine._session.log, f"{MAIN}.{self._state.number:06}.parquet"
+        rows = parquet.rows_per_group((c, parquet.size_of(arrays[n], c)) for n, c in columns.items())
+        path = log.new()
+        part = parquet.write_arrays(path, name, arrays, columns, rows)
+        log.adopt(path)
+        self._engine._tree.overlay.put((*parts, name), path)
+        return part
+
+    def _join_small(self, parts: Parts, files: tuple[Part, ...]) -> tuple[Part, ...]:
+        """Join the last parts as long as they are many of one kind."""
+        levels = self._state.levels
+        while len(levels) >= _MANY and len(set(levels[-_MANY:])) == 1:
+            last = files[-_MANY:]
+            joined = self._try_join(parts, last, last[0].name)
+            if joined is None:
+                break
+            files, levels = (*files[:-_MANY], joined), (*levels[:-_MANY], levels[-1] + 1)
+        self._state = self._state._replace(levels=levels)
+        return files
+
+    def _try_join(self, parts: Parts, files: tuple[Part, ...], name: str) -> Part | None:
+        """Join parts unless they are large, or damaged: new rows are worth more than fewer files."""
+        if sum(part.size for part in files) > _LARGE:
+            return None
+        try:
+            return self._engine._changes.join(self._key, parts, files, name)
+        except LabError:
+            return None
+
+    def close(self, meta: Mapping[str, Any]) -> None:
+        session = self._engine._session
+        with session.lock:
+            if self._state.closed:
+                return
+            with session.change():
+                self.flush()
+                self._engine.update(self._key, meta)
+                session.undo.append(self._restore(self._state))
+                self._engine._join(self._key, _LARGEST)
+                self._state = self._state._replace(closed=True)
+
+
+def _longer(column: Column, length: int) -> Column:
+    return column._replace(shape=(length, *column.shape[1:]))

@@ -1,0 +1,291 @@
+"""What stands in ``lab.yaml``: the description of a node, for people and for this package.
+
+The last line is ``lab_seal``: the XXH3-128 of all bytes before it, so that not even a flipped blank goes
+unnoticed, and nothing is parsed that is not as it was written.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import xxhash
+
+from datastore_lab import dtypes, integrity, media
+from datastore_lab.engines.parquet import text
+from datastore_lab.engines.parquet.checked import Part
+from datastore_lab.engines.parquet.columns import Column, restored
+from datastore_lab.errors import Corrupt
+from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, RESERVED, ArrayInfo, Stat
+
+DESCRIPTION = "lab.yaml"
+KIND, NAME, STATE = "lab_kind", "lab_name", "lab_state"
+_SEAL = f"{integrity.SEAL}: ".encode()
+_FILE = re.compile(r"(?i)record(\..+)?\.parquet")
+_HEAD = "# A record of datastore-lab: its arrays are columns of the Parquet files beside this one.\n"
+
+
+def escape(part: str) -> str:
+    """Turn a name into that of a folder; names that a node's own files have are escaped too."""
+    name = media.escape_file(part)
+    own = name.casefold() == DESCRIPTION or _FILE.fullmatch(name)
+    return f"%{ord(name[0]):02X}{name[1:]}" if own else name
+
+
+def unescape(folder: str) -> str | None:
+    """Turn a folder's name back; None where it was cut, the name itself where `escape` did not make it."""
+    try:
+        part = media.unescape_file(folder)
+        return None if part is None else part if part and escape(part) == folder else folder
+    except UnicodeEncodeError:
+        return folder
+
+
+def is_payload(name: str) -> bool:
+    """Tell whether a file of this name belongs to a record's payload."""
+    return _FILE.fullmatch(name) is not None
+
+
+class Array(NamedTuple):
+    """An array of a record: how it is stored, the names of its axes, and in which table."""
+
+    column: Column
+    dims: tuple[str, ...]
+    table: str
+
+
+class Table(NamedTuple):
+    """Columns of equal length, in one Parquet file or, while they grow, several.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        In the order of their rows.
+    group : int
+        Number of rows per row group; 0 where it varies.
+    """
+
+    parts: tuple[Part, ...]
+    group: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(part.rows for part in self.parts)
+
+
+class Doc(NamedTuple):
+    """The description of one node; never changed in place.
+
+    Attributes
+    ----------
+    kind : str
+    name : str or None
+        The full name, where that of the folder was cut.
+    meta : mapping
+        All attributes, reserved ones and those of arrays included.
+    arrays : mapping of str to Array
+    tables : mapping of str to Table
+    """
+
+    kind: str = GROUP
+    name: str | None = None
+    meta: Mapping[str, Any] = {}
+    arrays: Mapping[str, Array] = {}
+    tables: Mapping[str, Table] = {}
+
+    def stat(self) -> Stat:
+        """Describe the node, in objects of its own."""
+        return Stat(
+            self.kind, {name: self._info(array) for name, array in self.arrays.items()}, _copy(self.meta)
+        )
+
+    def _info(self, array: Array) -> ArrayInfo:
+        column, group = array.column, self.tables[array.table].group if array.table else 0
+        size = math.prod(column.shape) * column.dtype.itemsize
+        chunks = (group, *column.shape[1:]) if column.lead == 1 and 0 < group < column.rows else None
+        return ArrayInfo(dtypes.name(column.dtype), column.shape, array.dims, size, chunks)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield all Parquet files."""
+        for table in self.tables.values():
+            yield from table.parts
+
+    def names_in(self, part: Part) -> list[str]:
+        """Name the arrays that a file holds."""
+        return [name for name, a in self.arrays.items() if a.table and part in self.tables[a.table].parts]
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copy(item) for name, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+# -- writing -------------------------------------------------------------------------------------------
+
+
+def to_bytes(doc: Doc, *, root: bool = False) -> bytes:
+    """Give the content of ``lab.yaml``."""
+    given: dict[str, Any] = {integrity.VERSION: integrity.LAYOUT} if root else {}
+    if doc.kind != GROUP:
+        given[KIND] = doc.kind
+    if doc.name is not None:
+        given[NAME] = doc.name
+    own, plain, state = _split(doc.meta, doc.arrays)
+    given |= {"attributes": plain} if plain else {}
+    given |= {STATE: state} if state else {}
+    if doc.arrays:
+        given["arrays"] = {name: _array(array, own.get(name)) for name, array in doc.arrays.items()}
+    if doc.tables:
+        given["tables"] = {name: _table(table) for name, table in doc.tables.items()}
+    head = _HEAD.encode() if doc.kind != GROUP else b""
+    return seal(head + (text.dump(given) if given else b""))
+
+
+def seal(body: bytes) -> bytes:
+    """Add the last line."""
+    return b"%s%s%s\n" % (body, _SEAL, xxhash.xxh3_128_hexdigest(body).encode())
+
+
+def _split(
+    meta: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Separate attributes of arrays, attributes for people, and, as JSON texts, those of the layout."""
+    given = meta.get(ARRAY_ATTRIBUTES)
+    attributes = given if isinstance(given, Mapping) else {}
+    own = {name: v for name, v in attributes.items() if name in arrays and isinstance(v, Mapping) and v}
+    state = {name: value for name, value in meta.items() if name.startswith(RESERVED)}
+    if own:
+        state[ARRAY_ATTRIBUTES] = {name: value for name, value in attributes.items() if name not in own}
+        if not state[ARRAY_ATTRIBUTES]:
+            del state[ARRAY_ATTRIBUTES]
+    plain = {name: value for name, value in meta.items() if not name.startswith(RESERVED)}
+    return own, plain, {name: media.to_json(value) for name, value in state.items()}
+
+
+def _array(array: Array, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    column = array.column
+    given = {
+        "dtype": dtypes.name(column.dtype),
+        "shape": list(column.shape),
+        "dims": list(array.dims),
+        "stored": column.stored,
+    }
+    given |= {"table": array.table} if array.table else {}
+    return given | ({"attributes": attributes} if attributes else {})
+
+
+def _table(table: Table) -> dict[str, Any]:
+    files = [
+        {
+            "name": part.name,
+            "rows": part.rows,
+            "size": part.size,
+            integrity.SUMS: base64.b64encode(part.sums).decode(),
+        }
+        for part in table.parts
+    ]
+    return ({"rows_per_group": table.group} if table.group else {}) | {"files": files}
+
+
+# -- reading -------------------------------------------------------------------------------------------
+
+
+def body_of(raw: bytes | bytearray) -> bytes | None:
+    """Give what is sealed; None if the seal does not fit."""
+    body, mark, found = raw.rpartition(_SEAL)
+    if mark and found == xxhash.xxh3_128_hexdigest(body).encode() + b"\n":
+        return bytes(body)
+    return None
+
+
+def unsealed(raw: bytes) -> bytes:
+    """Give what may be a description, whatever its seal says."""
+    body, mark, _ = raw.rpartition(_SEAL)
+    return body if mark else raw
+
+
+def parse(body: bytes, where: str) -> Doc:
+    """Read what is sealed.
+
+    Raises
+    ------
+    Corrupt
+        If it is no description; a stranger's file may well be sealed.
+    """
+    given = text.load(body, where) if body else {}
+    try:
+        return _parse(given)
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
+        if isinstance(error, Corrupt):
+            raise
+        raise Corrupt(
+            f"the description {where!r} is damaged ({error!r}); restore it or delete its folder", key=where
+        ) from error
+
+
+def layout_of(body: bytes, where: str) -> Any:
+    """Give the version of the layout that the description of a root names."""
+    return text.load(body, where).get(integrity.VERSION) if body else None
+
+
+def _parse(given: Mapping[str, Any]) -> Doc:
+    kind, name = given.get(KIND, GROUP), given.get(NAME)
+    if not isinstance(kind, str) or not kind or not isinstance(name, (str, type(None))):
+        raise ValueError("kind and name are text")
+    tables = {str(label): _parse_table(table) for label, table in given.get("tables", {}).items()}
+    described = dict(given.get("arrays", {}))
+    arrays = {label: _parse_array(array, tables) for label, array in described.items()}
+    meta = dict(given.get("attributes", {}))
+    meta |= {label: media.from_json(value) for label, value in given.get(STATE, {}).items()}
+    own = {label: dict(a["attributes"]) for label, a in described.items() if a.get("attributes")}
+    if own:
+        meta[ARRAY_ATTRIBUTES] = {**meta.get(ARRAY_ATTRIBUTES, {}), **own}
+    _check_names([part.name for table in tables.values() for part in table.parts])
+    return Doc(kind, name, meta, arrays, tables)
+
+
+def _parse_array(given: Mapping[str, Any], tables: Mapping[str, Table]) -> Array:
+    shape, dims = _counts(given["shape"]), tuple(map(str, given["dims"]))
+    column = restored(dtypes.parse(given["dtype"]), shape, given["stored"])
+    table = str(given.get("table", ""))
+    if len(dims) != len(shape):
+        raise ValueError("dims and shape differ in length")
+    if table and tables[table].rows != column.rows:
+        raise ValueError(f"the files hold {tables[table].rows} rows, not {column.rows}")
+    if not table and column.rows * column.row_bytes:
+        raise ValueError("an array lies in no table")
+    return Array(column, dims, table)
+
+
+def _parse_table(given: Mapping[str, Any]) -> Table:
+    (group,) = _counts([given.get("rows_per_group", 0)])
+    return Table(tuple(map(_parse_part, given["files"])), group)
+
+
+def _parse_part(given: Mapping[str, Any]) -> Part:
+    rows, size = _counts([given["rows"], given["size"]])
+    sums = base64.b64decode(given[integrity.SUMS], validate=True)
+    if len(sums) != 8 * math.ceil(size / integrity.BLOCK):
+        raise ValueError(f"{given['name']!r} has sums for {len(sums) // 8} blocks")
+    return Part(given["name"], rows, size, sums)
+
+
+def _counts(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or any(type(value) is not int or value < 0 for value in values):
+        raise ValueError(f"{values!r} is no list of counts")
+    return tuple(values)
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuse files that lie elsewhere, or that hold two parts."""
+    for name in names:
+        if not is_payload(name) or any(sign in name for sign in "/\\\0"):
+            raise ValueError(f"{name!r} is no file of a record")
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError("two parts have one file")

@@ -1,0 +1,212 @@
+"""Writing Parquet files with the sums of their blocks, in row groups of about a megabyte per column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datastore_lab.engines.parquet.checked import CheckedFile, Part
+from datastore_lab.engines.parquet.columns import TEXT, Column, to_arrow
+from datastore_lab.folders import files
+from datastore_lab.integrity import BLOCK, block_sum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+_GROUP, _LARGEST_GROUP, _GROUPS = 1 << 20, 64 << 20, 1000
+_SAMPLE, _GAIN, _SMALL = 256 << 10, 0.9, 4096
+
+
+class _Sink:
+    """A new file for Arrow to write to; small files are written in one piece."""
+
+    closed = False
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: files.NewFile | None = None
+        self._waiting = bytearray()
+        self.size = 0
+        self.sums: list[int] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Do nothing: what is written becomes durable with the commit."""
+
+    def write(self, data: Buffer) -> int:
+        view = memoryview(data).cast("B")
+        self.size += len(view)
+        at = min(BLOCK - len(self._waiting), len(view)) if self._waiting else 0
+        self._waiting += view[:at]
+        if len(self._waiting) == BLOCK:
+            self._put(self._waiting)
+            self._waiting = bytearray()
+        while len(view) - at >= BLOCK:
+            self._put(view[at : at + BLOCK])
+            at += BLOCK
+        self._waiting += view[at:]
+        return len(view)
+
+    def _put(self, block: Buffer) -> None:
+        self.sums.append(block_sum(block))
+        if self._file is None:
+            self._file = files.NewFile(self._path)
+        self._file.write(block)
+
+    def finish(self) -> None:
+        """Write the rest."""
+        if self._waiting and self._file is None:
+            self.sums.append(block_sum(self._waiting))
+            files.write(self._path, self._waiting)
+        elif self._waiting:
+            self._put(self._waiting)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self.closed = True
+        if self._file is not None:
+            self._file.close()
+
+
+def write(path: str, name: str, schema: Any, groups: Iterable[Any], packing: Mapping[str, str]) -> Part:
+    """Write a Parquet file, one row group after the other.
+
+    Parameters
+    ----------
+    path : str
+        Of the new file.
+    name : str
+        That it will have in the record.
+    schema : pyarrow.Schema
+    groups : iterable of pyarrow.Table
+        One per row group.
+    packing : mapping of str to str
+        Codec by the path of a column, as `choose_packing` gives it.
+    """
+    sink, rows = _Sink(path), 0
+    try:
+        with pq.ParquetWriter(sink, schema, **_options(schema, packing)) as writer:
+            for group in groups:
+                writer.write_table(group, row_group_size=max(len(group), 1))
+                rows += len(group)
+        sink.finish()
+    finally:
+        sink.close()
+    return Part(name, rows, sink.size, np.array(sink.sums, "<u8").tobytes())
+
+
+def _options(schema: Any, packing: Mapping[str, str]) -> dict[str, Any]:
+    plain = [field.name for field in schema if pa.types.is_primitive(field.type)]
+    return {
+        "compression": dict(packing) or "none",
+        "compression_level": {path: 1 for path, codec in packing.items() if codec == "zstd"} or None,
+        "use_dictionary": False,
+        "write_statistics": plain or False,
+    }
+
+
+def leaf_path(field: Any) -> str:
+    """Give the path of a column in Parquet's own schema."""
+    return f"{field.name}.list.element" if pa.types.is_fixed_size_list(field.type) else str(field.name)
+
+
+def choose_packing(table: Any) -> dict[str, str]:
+    """Compress the columns of which a sample shrinks: float noise does not, counters and images do."""
+    return {leaf_path(field): _codec(table.column(field.name)) for field in table.schema}
+
+
+def _codec(column: Any) -> str:
+    chunk = column.chunk(0) if column.num_chunks else None
+    buffers = [buffer for buffer in chunk.buffers()[1:] if buffer] if chunk is not None else []
+    if not buffers or buffers[-1].size < _SMALL:
+        return "none"
+    sample = memoryview(buffers[-1])[:_SAMPLE]
+    packed = pa.Codec("zstd", 1).compress(sample, asbytes=True)
+    return "zstd" if len(packed) < _GAIN * len(sample) else "none"
+
+
+def rows_per_group(columns: Iterable[tuple[Column, int]]) -> int:
+    """Choose the number of rows of a group, from the columns and their sizes in bytes.
+
+    The widest column takes a megabyte of each group, more where there would be over a thousand groups.
+    """
+    widest, rows = 1.0, 1
+    for column, size in columns:
+        rows = max(column.rows, 1)
+        widest = max(widest, size / rows)
+    target = min(max(_GROUP, widest * rows / _GROUPS), _LARGEST_GROUP)
+    return max(int(target / widest), 1)
+
+
+def size_of(array: NDArray[Any], column: Column) -> int:
+    """Estimate the bytes that an array takes in its column."""
+    if column.stored != TEXT:
+        return array.nbytes
+    lengths = np.strings.str_len(array)
+    return int(lengths.sum()) + 4 * array.size
+
+
+def cut(arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, Column], rows: int) -> Iterator[Any]:
+    """Yield the row groups of arrays of equal numbers of rows, as tables; at least one."""
+    schema = pa.schema([column.field(name) for name, column in columns.items()])
+    flat = {name: arrays[name].reshape(column.rows, *column.inner) for name, column in columns.items()}
+    total = max((column.rows for column in columns.values()), default=0)
+    for start in range(0, max(total, 1), rows):
+        pieces = [to_arrow(flat[name][start : start + rows], column) for name, column in columns.items()]
+        yield pa.Table.from_arrays(pieces, schema=schema)
+
+
+def write_arrays(
+    path: str, name: str, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, Column], rows: int
+) -> Part:
+    """Write arrays of equal numbers of rows as one file, `rows` of them per group."""
+    groups = cut(arrays, columns, rows)
+    first = next(groups)
+
+    def all_groups() -> Iterator[Any]:
+        yield first
+        yield from groups
+
+    return write(path, name, first.schema, all_groups(), choose_packing(first))
+
+
+def join(path: str, name: str, sources: Iterable[Callable[[], CheckedFile]]) -> Part:
+    """Write several files of one schema as one, a megabyte or so at a time."""
+    groups = _joined(_groups(sources))
+    first = next(groups)
+
+    def all_groups() -> Iterator[Any]:
+        yield first
+        yield from groups
+
+    return write(path, name, first.schema, all_groups(), choose_packing(first))
+
+
+def _groups(sources: Iterable[Callable[[], CheckedFile]]) -> Iterator[Any]:
+    for source in sources:
+        with source() as file:
+            parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"))
+            for number in range(parquet.num_row_groups):
+                yield parquet.read_row_group(number, use_threads=False)
+
+
+def _joined(groups: Iterable[Any]) -> Iterator[Any]:
+    waiting: list[Any] = []
+    for group in groups:
+        waiting.append(group)
+        if sum(table.nbytes for table in waiting) >= _GROUP * max(group.num_columns, 1):
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
