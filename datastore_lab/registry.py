@@ -128,7 +128,9 @@ ENGINES = Registry(
         "memory": Plugin("datastore_lab.engines.memory:MemoryEngine"),
         "hdf5": Plugin("datastore_lab.engines.hdf5:HDF5Engine"),
         "zarr": Plugin("datastore_lab.engines.zarr:ZarrEngine"),
+        "parquet-folder": Plugin("datastore_lab.engines.parquet:ParquetFolderEngine"),
         "arrow": Plugin("datastore_lab.engines.arrow:ArrowEngine"),
+        "parquet": Plugin("datastore_lab.engines.parquet_file:ParquetFileEngine"),
     },
 )
 
@@ -160,6 +162,7 @@ WRITERS = Registry(
         "hdf5": Plugin("datastore_lab.acquire.writers:HDF5Writer"),
         "zarr": Plugin("datastore_lab.acquire.writers:ZarrWriter"),
         "arrow": Plugin("datastore_lab.acquire.writers:ArrowDocumentWriter"),
+        "parquet": Plugin("datastore_lab.acquire.writers:ParquetDocumentWriter"),
     },
 )
 
@@ -169,7 +172,10 @@ SUFFIXES = {
     ".hdf": "hdf5",
     ".nc": "hdf5",
     ".zarr": "zarr",
+    ".parquets": "parquet-folder",
     ".arrow": "arrow",
     ".feather": "arrow",
+    ".parquet": "parquet",
+    ".pq": "parquet",
 }
 """Engine and writer by the suffix of a file; others are looked for under the suffix without its dot."""

@@ -39,7 +39,9 @@ class Case(NamedTuple):
 FILES = [
     Case("hdf5", "store.h5"),
     Case("zarr", "store.zarr", tree=True),
+    Case("parquet-folder", "store.parquets", tree=True),
     Case("arrow", "run.arrow", whole=False),
+    Case("parquet", "run.parquet", whole=False),
 ]
 """The engines that keep files."""
 

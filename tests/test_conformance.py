@@ -3,6 +3,8 @@
 from datastore_lab.engines.arrow import ArrowEngine
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.engines.memory import MemoryEngine
+from datastore_lab.engines.parquet import ParquetFolderEngine
+from datastore_lab.engines.parquet_file import ParquetFileEngine
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.testing.conformance import AppendOnlyConformance, EngineConformance, FileEngineConformance
 
@@ -29,9 +31,25 @@ class TestZarr(FileEngineConformance):
         return ZarrEngine(path, mode)
 
 
+class TestParquetFolder(FileEngineConformance):
+    name = "store.parquets"
+
+    @staticmethod
+    def open(path, mode):
+        return ParquetFolderEngine(path, mode)
+
+
 class TestArrow(AppendOnlyConformance):
     name = "run.arrow"
 
     @staticmethod
     def open(path, mode):
         return ArrowEngine(path, mode)
+
+
+class TestParquetFile(AppendOnlyConformance):
+    name = "run.parquet"
+
+    @staticmethod
+    def open(path, mode):
+        return ParquetFileEngine(path, mode)

@@ -346,7 +346,7 @@ def test_the_table_has_every_format_and_is_the_one_of_the_guide():
     assert table._repr_html_().count("<tr>") == len(table.rows) + 1
 
 
-@pytest.mark.parametrize("name", ["hdf5", "zarr", "arrow"])
+@pytest.mark.parametrize("name", ["hdf5", "zarr", "arrow", "parquet"])
 def test_what_an_engine_declares_is_true(name, tmp_path):
     traits, suffix = format_traits(name), {"hdf5": "h5"}.get(name, name)
     zeros = np.zeros((4, 5, 50, 100))

@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 
 from datastore_lab import open_store
-from datastore_lab.acquire import ArrowDocumentWriter, HDF5Writer, StoreWriter, ZarrWriter, documents
+from datastore_lab.acquire import (
+    ArrowDocumentWriter,
+    HDF5Writer,
+    ParquetDocumentWriter,
+    StoreWriter,
+    ZarrWriter,
+    documents,
+)
 from datastore_lab.acquire.documents import descriptor_document, plain, start_document, stop_document
 from datastore_lab.errors import AlreadyExists, EngineError, NotStorable, StreamError
 from datastore_lab.records import ArrayInfo, Block, Stat, Writer
 from datastore_lab.registry import WRITERS
 
-FILES = {"hdf5": "run.h5", "zarr": "run.zarr", "arrow": "run.arrow"}
+FILES = {"hdf5": "run.h5", "zarr": "run.zarr", "arrow": "run.arrow", "parquet": "run.parquet"}
 
 
 @pytest.fixture(params=["memory", *FILES])
@@ -291,7 +298,7 @@ def test_events_are_staged():
     assert len(calls) < 5
 
 
-@pytest.mark.parametrize("make", [HDF5Writer, ZarrWriter, ArrowDocumentWriter])
+@pytest.mark.parametrize("make", [HDF5Writer, ZarrWriter, ArrowDocumentWriter, ParquetDocumentWriter])
 def test_a_writer_refuses_another_suffix(tmp_path, make):
     with pytest.raises(EngineError, match=r"run\.dat"):
         make(tmp_path / "sub" / "run.dat")

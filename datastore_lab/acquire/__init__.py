@@ -18,6 +18,7 @@ _HOMES = {
     "HDF5Writer": "datastore_lab.acquire.writers",
     "ZarrWriter": "datastore_lab.acquire.writers",
     "ArrowDocumentWriter": "datastore_lab.acquire.writers",
+    "ParquetDocumentWriter": "datastore_lab.acquire.writers",
     "StoreWriter": "datastore_lab.acquire.writers",
 }
 

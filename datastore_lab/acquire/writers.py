@@ -285,6 +285,15 @@ def ArrowDocumentWriter(path: str | os.PathLike[str]) -> StoreWriter:  # noqa: N
     return _file_writer(path, {".arrow", ".feather"})
 
 
+def ParquetDocumentWriter(path: str | os.PathLike[str]) -> StoreWriter:  # noqa: N802
+    """Write runs or bluesky documents into Parquet files, one per stream; see `StoreWriter`.
+
+    ``data/run.parquet`` becomes ``data/run.camera.parquet`` and so on. While a run goes on, its rows are in
+    a spool beside it, which is made a Parquet file when the run ends.
+    """
+    return _file_writer(path, {".parquet", ".pq"})
+
+
 def _file_writer(path: str | os.PathLike[str], suffixes: set[str]) -> StoreWriter:
     place = Path(path)
     if place.suffix.lower() not in suffixes:

@@ -7,20 +7,8 @@ from datastore_lab.formats.grid import Grid
 from datastore_lab.records import Traits
 from datastore_lab.registry import ENGINES, WRITERS
 
-_FILE_ENGINES = ("hdf5", "zarr", "arrow")
+_FILE_ENGINES = ("hdf5", "zarr", "arrow", "parquet")
 _WITHOUT_ENGINE = {
-    "parquet": Traits(
-        label="Parquet",
-        structure="columns of a table",
-        compresses=True,
-        appends=False,
-        hierarchical=False,
-        n_dimensional=False,
-        self_describing=True,
-        parallel_write=False,
-        cloud=True,
-        opens_in=("pandas", "Polars", "pyarrow", "DuckDB", "R", "Spark"),
-    ),
     "csv": Traits(
         label="CSV",
         structure="rows of text",

@@ -220,10 +220,12 @@ class StreamsEngine(ABC):
         self._check_open()
         total = 0
         for path in self._paths():
+            newest = 0
             for tail in self.tails:
                 with contextlib.suppress(FileNotFoundError):
                     found = os.stat(path + tail)  # noqa: PTH116
-                    total += (found.st_mtime_ns << 40) + found.st_size
+                    newest = max(newest, (found.st_mtime_ns << 40) + found.st_size)
+            total += newest
         return total
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
@@ -467,7 +469,7 @@ class StreamsEngine(ABC):
         self._check_open()
         file = self._files.get(path)
         try:
-            if file is None or not file.refresh():
+            if file is None or not _still_there(file):
                 self._files.pop(path, None)
                 file = self._files[path] = self._read_file(path)
         except FileNotFoundError as error:
@@ -484,3 +486,10 @@ class StreamsEngine(ABC):
             "to change what is there, copy it into an HDF5 or Zarr store with merge_from()",
             key=key,
         )
+
+
+def _still_there(file: StreamFile) -> bool:
+    try:
+        return file.refresh()
+    except FileNotFoundError:  # it has been put into another form meanwhile
+        return False

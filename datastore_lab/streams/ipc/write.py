@@ -137,14 +137,20 @@ class IpcAppender(StreamAppender):
         disk.write_at(self._handle, raw, self._at)
         if self._durable:
             os.fsync(self._handle)
-        os.close(self._handle)
+        self._release_file()
+
+    def _release_file(self) -> None:
+        handle, self._handle = self._handle, -1
+        os.close(handle)
 
     def _abandon(self) -> None:
         """End the file as it is: without a footer everything before the failure stays readable."""
+        if self._handle < 0:
+            return
         with contextlib.suppress(OSError):  # (the disk that failed may fail again: a torn end is recovered)
             os.ftruncate(self._handle, self._at)
             disk.write_at(self._handle, head.mark(self._at), self._at)
-        os.close(self._handle)
+        self._release_file()
 
 
 def _put_in(raw: bytearray, at: int, place: tuple[int, int], text: bytes) -> None:

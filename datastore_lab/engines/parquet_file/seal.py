@@ -1,0 +1,163 @@
+"""From a spool to a Parquet file: temporary file, sync, rename, sync of the folder; then the spool may go."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from datastore_lab import integrity, media
+from datastore_lab.engines.parquet_file.carry import carried, pack
+from datastore_lab.errors import EngineError
+from datastore_lab.integrity import BLOCK, LAYOUT, SEAL, SUMS, VERSION
+from datastore_lab.streams import columns, disk
+
+if TYPE_CHECKING:
+    from datastore_lab.records import Stat
+    from datastore_lab.streams.ipc.read import IpcFile
+
+KIND, KEY, META, ARRAYS, SUM = "lab_kind", "lab_key", "lab_meta", "lab_arrays", "lab_sum"
+SUM_AT = re.compile(rb"lab_sum\x18\x10([0-9a-f]{16})")
+"""Where the sum of the footer stands in it: a text of 16 bytes, in Thrift's compact form."""
+
+_GROUP_BYTES = 16_000_000
+_TEMPORARY = "-seal"
+
+
+class SummingFile(io.RawIOBase):
+    """A file that is written once from beginning to end, and summed block by block meanwhile.
+
+    After `hold` what comes is kept back, so that a sum can still be put into it.
+    """
+
+    def __init__(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 (of an attempt that was killed)
+        self._handle = disk.create(path)
+        self._at = 0
+        self._state = xxhash.xxh3_64()
+        self.sums: list[int] = []
+        self.held: bytearray | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at + len(self.held or b"")
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        count = len(view)
+        if self.held is not None:
+            self.held += view
+            return count
+        while view:
+            part = view[: BLOCK - self._at % BLOCK]
+            self._state.update(part)
+            self._at = disk.write_at(self._handle, part, self._at)
+            if self._at % BLOCK == 0:
+                self._end_block()
+            view = view[len(part) :]
+        return count
+
+    def _end_block(self) -> None:
+        self.sums.append(self._state.intdigest())
+        self._state.reset()
+
+    def hold(self) -> list[int]:
+        """Keep back what comes from here on; gives the sums of all blocks before."""
+        if self._at % BLOCK:
+            self._end_block()
+        self.held = bytearray()
+        return self.sums
+
+    def finish(self, *, durable: bool) -> None:
+        """Write what was held, and make all of it durable."""
+        disk.write_at(self._handle, self.held or b"", self._at)
+        if durable:
+            os.fsync(self._handle)
+
+    def release(self) -> None:
+        """Let go of the file; Arrow closes what it has written to before it is whole."""
+        os.close(self._handle)
+
+
+def seal(spool: IpcFile, path: str, *, durable: bool = True) -> None:
+    """Make the Parquet file of a stream."""
+    temporary = path + _TEMPORARY
+    file = SummingFile(temporary)
+    try:
+        _write(spool, file)
+        file.finish(durable=durable)
+    except BaseException:
+        file.release()
+        os.unlink(temporary)  # noqa: PTH108
+        raise
+    file.release()
+    newest = max(os.stat(spool.path).st_mtime_ns + 1, os.stat(temporary).st_mtime_ns)  # noqa: PTH116
+    os.utime(temporary, ns=(newest, newest))  # the revision of the store never goes back
+    os.replace(temporary, path)  # noqa: PTH105
+    if durable:
+        media.sync_folder(os.path.dirname(path))  # noqa: PTH120
+
+
+def _write(spool: IpcFile, file: SummingFile) -> None:
+    stat = spool.stat()
+    fields = [spool.schema.field(name) for name in stat.arrays]
+    schema = pa.schema([carried(field) for field in fields])
+    texts = [field.name for field in fields if pa.types.is_string(field.type)]
+    with pa.PythonFile(file, mode="w") as sink:
+        writer = pq.ParquetWriter(
+            sink, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True, version="2.6"
+        )
+        each = sum(info.nbytes for info in stat.arrays.values()) // max(spool.rows, 1)
+        step = max(1, _GROUP_BYTES // max(each, 1))
+        for start in range(0, spool.rows, step):
+            made = [
+                pack(
+                    columns.to_column(spool.read(field.name, (slice(start, start + step),)), field.type), kind
+                )
+                for field, kind in zip(fields, schema.types, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(made, schema=schema), row_group_size=step)
+        before = file.tell()
+        writer.add_key_value_metadata(_metadata(spool.key, stat, file.hold()))
+        writer.close()
+        _sign(file, before)
+
+
+def _metadata(key: Any, stat: Stat, sums: list[int]) -> dict[str, str]:
+    arrays = {
+        name: {"dtype": info.dtype, "shape": list(info.shape), "dims": list(info.dims)}
+        for name, info in stat.arrays.items()
+    }
+    return {
+        VERSION: str(LAYOUT),
+        KIND: stat.kind,
+        KEY: media.to_json(list(key)),
+        META: media.to_json(stat.meta),
+        ARRAYS: media.to_json(arrays),
+        SEAL: integrity.seal(stat),
+        SUMS: "".join(f"{one:016x}" for one in sums),
+        SUM: "0" * 16,
+    }
+
+
+def _sign(file: SummingFile, before: int) -> None:
+    """Put the sum of the footer into it."""
+    held = file.held or bytearray()
+    place = SUM_AT.search(held)
+    if place is None or int.from_bytes(held[-8:-4], "little") + 8 != len(held):
+        raise EngineError(f"Arrow has written a footer at {before} that can't be signed", key=before)
+    held[place.start(1) : place.end(1)] = footer_sum(bytes(held), place.span(1))
+
+
+def footer_sum(raw: bytes, place: tuple[int, int]) -> bytes:
+    """Give the sum over a footer, its own sum taken as zeros."""
+    return b"%016x" % integrity.block_sum(raw[: place[0]] + b"0" * 16 + raw[place[1] :])
