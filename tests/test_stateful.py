@@ -6,6 +6,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.engines.memory import MemoryEngine
+from datastore_lab.engines.parquet import ParquetFolderEngine
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.testing.stateful import QUICK, THOROUGH, EngineMachine
 
@@ -34,7 +35,15 @@ class ZarrMachine(EngineMachine):
         return ZarrEngine(path, mode)
 
 
-MACHINES = [MemoryMachine, HDF5Machine, ZarrMachine]
+class ParquetFolderMachine(EngineMachine):
+    name = "store.parquets"
+
+    @staticmethod
+    def open(path, mode):
+        return ParquetFolderEngine(path, mode)
+
+
+MACHINES = [MemoryMachine, HDF5Machine, ZarrMachine, ParquetFolderMachine]
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -30,7 +30,8 @@ def open_store(
     Parameters
     ----------
     path : str or path-like
-        ``"lab.h5"``, ``"lab.zarr"``, ``"run.arrow"``, or a URL: ``"memory://"``, ``"file:///data/lab.h5"``.
+        ``"lab.h5"``, ``"lab.zarr"``, ``"lab.parquets"``, ``"run.arrow"``, or a URL: ``"memory://"``,
+        ``"file:///data/lab.h5"``.
         An existing file is recognised by its content, a new one by its suffix.
     mode : {"a", "r", "r+", "w", "x"}
         As in h5py: ``a`` opens or creates, ``r`` only reads, ``r+`` must exist, ``w`` starts empty, ``x``
@@ -125,6 +126,8 @@ def _engine_name(place: Path) -> str:
     with contextlib.suppress(OSError):
         if place.is_dir() and (place / "zarr.json").is_file():
             return "zarr"
+        if place.is_dir() and (place / "lab.yaml").is_file():
+            return "parquet-folder"
         if place.is_file():
             with place.open("rb") as file:
                 head = file.read(8)
@@ -138,7 +141,7 @@ def _engine_name(place: Path) -> str:
             f"{', '.join(SUFFIXES)}",
             key=str(place),
         )
-    if name != "zarr" and place.is_dir():
+    if name not in {"zarr", "parquet-folder"} and place.is_dir():
         raise EngineError(f"{str(place)!r} is a folder, but {suffix} is the suffix of a file", key=str(place))
     return name
 
