@@ -1,11 +1,14 @@
 """The mapping and the opening of places."""
 
+import gc
 import os
 import pickle
 import shutil
 import stat
+import subprocess
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from datastore_lab.errors import (
     Untrusted,
 )
 from datastore_lab.records import ArrayInfo, Record, Stat
-from datastore_lab.store import Store
+from datastore_lab.store import Store, sharing
 
 PLACES = ["memory://", "lab.h5", "lab.zarr"]
 
@@ -539,3 +542,137 @@ def test_what_is_no_path_is_refused_by_name(tmp_path, path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(EngineError, match=r"lab|xxx|a.*b"):
         open_store(f"{tmp_path}/{path}")
+
+
+GROWING = Stat("stream", {"v": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {})
+GROWS = ["lab.h5", "lab.zarr"]
+
+
+@pytest.mark.parametrize("name", GROWS)
+def test_a_stream_keeps_its_store_open(tmp_path, name):
+    appender = open_store(tmp_path / name).append("run", GROWING)
+    gc.collect()
+    appender.extend({"v": np.arange(3.0)})
+    appender.flush()
+    appender.extend({"v": np.arange(2.0)})
+    appender.close({"ended": True})
+    with open_store(tmp_path / name, "r") as store:
+        assert store.record("run").arrays["v"].tolist() == [0, 1, 2, 0, 1]
+        assert store.attrs("run") == {"ended": True}
+
+
+@pytest.mark.parametrize("way", ["close", "drop", "cycle", "view"])
+@pytest.mark.parametrize("name", GROWS)
+def test_rows_that_wait_are_written_when_the_store_goes(tmp_path, name, way):
+    store = open_store(tmp_path / name)
+    appender = (store.group("g") if way == "view" else store).append("run", GROWING)
+    appender.extend({"v": np.arange(3.0)})
+    if way == "cycle":
+        ring = [store, appender]
+        ring.append(ring)
+        del ring
+    if way in {"close", "view"}:
+        store.close()
+        with pytest.raises(EngineError, match="was closed"):
+            appender.extend({"v": np.arange(3.0)})
+    del store, appender
+    gc.collect()
+    with open_store(tmp_path / name, "r+") as again:
+        key = "g/run" if way == "view" else "run"
+        assert again.record(key).arrays["v"].tolist() == [0, 1, 2]
+        assert again.verify() == []
+
+
+def test_rows_that_can_not_be_written_are_told_of_when_the_store_is_closed(tmp_path):
+    store = open_store(tmp_path / "lab.h5")
+    appender = store.append("run", GROWING)
+    appender.extend({"v": np.arange(3.0)})
+    store.delete("run")
+    with pytest.raises(LabError, match="run"):
+        store.close()
+    with open_store(tmp_path / "lab.h5") as again:
+        assert list(again) == []
+
+
+def test_the_end_of_the_process_writes_rows_that_wait(tmp_path):
+    script = f"""
+import numpy as np
+from datastore_lab import open_store
+from datastore_lab.records import ArrayInfo, Stat
+store = open_store({str(tmp_path / "lab.h5")!r})
+appender = store.append("run", Stat("stream", {{"v": ArrayInfo("<f8", (0,), ("time",), 0, None)}}, {{}}))
+appender.extend({{"v": np.arange(3.0)}})
+ring = [store, appender]
+ring.append(ring)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_store(tmp_path / "lab.h5", "r") as store:
+        assert store.record("run").arrays["v"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", GROWS)
+def test_a_collection_in_the_middle_of_a_change_waits_for_no_other_engine(tmp_path, name):
+    """One thread is in an engine and collects a store of another engine, which a second thread is in."""
+    one = open_store(tmp_path / f"one-{name}")
+    other = open_store(tmp_path / f"other-{name}")
+    engine, inside, collected = other.engine, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with engine.transaction():
+            inside.set()
+            collected.wait(30)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    inside.wait(30)
+    ring: list[object] = [other]
+    ring.append(ring)
+    del other, ring
+
+    def collect() -> None:
+        with one.transaction():
+            gc.collect()
+            collected.set()
+
+    collector = threading.Thread(target=collect, daemon=True)
+    collector.start()
+    assert collected.wait(20), "the collection waits for the other engine"
+    collector.join(30)
+    holder.join(30)
+    one.close()
+    with open_store(tmp_path / f"other-{name}") as again:
+        again["a"] = 1
+
+
+def test_a_store_that_is_collected_while_it_is_opened_again(tmp_path, monkeypatch):
+    path, place = tmp_path / "lab.h5", sharing._place
+    store = open_store(path)
+    store["a"] = 1
+    ring: list[object] = [store]
+    ring.append(ring)
+    del store, ring
+    monkeypatch.setattr(sharing, "_place", lambda path: (gc.collect(), place(path))[1])
+    with open_store(path) as again:
+        time.sleep(0.05)  # for the thread that closes what was collected
+        again["b"] = 2
+        assert dict(again) == {"a": 1, "b": 2}
+
+
+def test_opening_in_a_transaction_does_not_wait_for_who_waits_for_it(tmp_path):
+    store, opened = open_store(tmp_path / "a.h5"), threading.Event()
+    store["x"] = 1
+
+    def empty() -> None:
+        open_store(tmp_path / "a.h5", "w").close()  # waits for the transaction
+        opened.set()
+
+    with store.transaction():
+        thread = threading.Thread(target=empty, daemon=True)
+        thread.start()
+        time.sleep(0.1)
+        open_store(tmp_path / "b.h5").close()
+    assert opened.wait(30)
+    assert list(store) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from datastore_lab.records import (
     Repair,
     Stat,
 )
+from datastore_lab.store.appending import StoreAppender, Streams
 from datastore_lab.store.reading import read_record
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ class Store(MutableMapping[KeyLike, Any]):
         self._writable = engine.writable if writable is None else writable and engine.writable
         self._release: Any = None
         self._parent: Store | None = None
+        self._streams = Streams()
+        self._process = os.getpid()
+        self._closed = False
 
     # -- what it is ---------------------------------------------------------------------------------
 
@@ -71,6 +76,11 @@ class Store(MutableMapping[KeyLike, Any]):
     def writable(self) -> bool:
         """Whether changes are accepted."""
         return self._writable
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or the store that it is a view of."""
+        return self._closed or (self._parent is not None and self._parent.closed)
 
     def __repr__(self) -> str:
         where = f" at {_keys.show(self.prefix)!r}" if self.prefix else ""
@@ -182,6 +192,9 @@ class Store(MutableMapping[KeyLike, Any]):
     def append(self, key: KeyLike, spec: Stat) -> Appender:
         """Begin a record that grows along its first axis.
 
+        The store stays open for as long as what is returned is in use. Rows that still wait when the store is
+        closed are written then.
+
         Raises
         ------
         EngineError
@@ -190,7 +203,7 @@ class Store(MutableMapping[KeyLike, Any]):
         full = self._for_change(key)
         if not isinstance(self.engine, Appends):
             raise EngineError(f"{self.url} can't hold growing records; use HDF5, Zarr or Arrow", key=key)
-        return self.engine.append(full, spec)
+        return StoreAppender(self, self.engine.append(full, spec), self._streams)
 
     # -- the tree -----------------------------------------------------------------------------------
 
@@ -212,7 +225,7 @@ class Store(MutableMapping[KeyLike, Any]):
     def group(self, key: KeyLike) -> Store:
         """Give the store of everything below a node; it need not exist yet."""
         view = Store(self.engine, self._full(key), writable=self._writable)
-        view._parent = self
+        view._parent, view._streams = self, self._streams
         return view
 
     def move(self, old: KeyLike, new: KeyLike) -> None:
@@ -321,11 +334,22 @@ class Store(MutableMapping[KeyLike, Any]):
         return self.engine.compact()
 
     def close(self) -> None:
-        """Release the store; may be called twice. A view only lets go of the store it was taken from."""
-        if self._release is not None:
-            self._release()
-        elif self._parent is None:
-            self.engine.close()
+        """Release the store; may be called twice. A view only lets go of the store it was taken from.
+
+        Rows that wait in streams are written; if they can't be, it is closed all the same, and the error is
+        raised.
+        """
+        if self._closed or self._parent is not None:
+            return
+        self._closed = True
+        try:
+            if os.getpid() == self._process:  # else what was opened belongs to the parent of this process
+                self._streams.flush()
+        finally:
+            if self._release is not None:
+                self._release()
+            else:
+                self.engine.close()
 
     def __enter__(self) -> Store:
         return self

@@ -1,22 +1,18 @@
-"""Opening a place: which engine it takes, and one engine per file and process."""
+"""Opening a place: which engine it takes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import threading
-import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from datastore_lab.errors import AlreadyExists, EngineError, LabError
+from datastore_lab.errors import EngineError, LabError
 from datastore_lab.records import check_durability
 from datastore_lab.registry import ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
-
-if TYPE_CHECKING:
-    from datastore_lab.records import Engine
+from datastore_lab.store.sharing import alone, share
 
 MODES = ("r", "r+", "a", "w", "x")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -68,9 +64,10 @@ def open_store(
     text = str(path) if isinstance(path, Path) else _as_text(path)
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
-        return Store(_engine_class(scheme[1].lower(), text)(text[scheme.end() :], mode, **options))
+        engine = _engine_class(scheme[1].lower(), text)(text[scheme.end() :], mode, **options)
+        return Store(engine) if scheme[1].lower() == "memory" else alone(engine, mode)
     place, name = _recognised(_from_file_url(text) if scheme else text)
-    return _shared(ENGINES.load(name), place, mode, options)
+    return share(ENGINES.load(name), place, mode, options)
 
 
 def _options(timeout: float, durability: str) -> dict[str, Any]:
@@ -144,90 +141,3 @@ def _engine_name(place: Path) -> str:
     if name not in {"zarr", "parquet-folder"} and place.is_dir():
         raise EngineError(f"{str(place)!r} is a folder, but {suffix} is the suffix of a file", key=str(place))
     return name
-
-
-class _Shared:
-    """An engine with the number of stores of this process that use it."""
-
-    def __init__(self, engine: Engine, place: tuple[int, int] | None) -> None:
-        self.engine = engine
-        self.place = place
-        self.users = 0
-
-
-_open: dict[tuple[str, bool], _Shared] = {}
-_guard = threading.RLock()
-
-
-def _shared(engine_class: Any, place: Path, mode: str, options: dict[str, Any]) -> Store:
-    """Open a file, or join the engine that this process has on it already.
-
-    A notebook cell that opens a store is run again and again: a second engine would be locked out by the
-    first one.
-    """
-    path = str(place)
-    with _guard:
-        entry = _find(path, mode)
-        if entry is not None and mode == "x":
-            raise AlreadyExists(f"{path!r} exists already, and is open", key=path)
-        if entry is None:
-            engine = engine_class(path, mode, **options)
-            entry = _open[(path, mode != "r")] = _Shared(engine, _place(path))
-        elif mode == "w":
-            Store(entry.engine).clear()
-        entry.users += 1
-        store = Store(entry.engine, writable=mode != "r")
-        store._release = weakref.finalize(store, _leave, path, entry)
-    return store
-
-
-def _find(path: str, mode: str) -> _Shared | None:
-    """Find the open engine of a file; close one whose file was removed or replaced by another."""
-    entry = _open.get((path, True)) or (_open.get((path, False)) if mode == "r" else None)
-    if entry is None or not entry.engine.writable or entry.place == _place(path):
-        return entry
-    try:
-        with entry.engine.transaction():
-            entry.place = _place(path)  # written anew by the engine itself
-    except EngineError:
-        del _open[(path, True)]
-        entry.engine.close()
-        return None
-    return entry
-
-
-def _place(path: str) -> tuple[int, int] | None:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def users(engine: Engine) -> int:
-    """Count the stores of this process that share an engine."""
-    with _guard:
-        return max((entry.users for entry in _open.values() if entry.engine is engine), default=0)
-
-
-def _leave(path: str, entry: _Shared) -> None:
-    with _guard:
-        entry.users -= 1
-        if entry.users:
-            return
-        for key in [(path, True), (path, False)]:
-            if _open.get(key) is entry:
-                del _open[key]
-        entry.engine.close()
-
-
-def _after_fork() -> None:
-    """Let the child open its own engines: those of its parent are of no use to it."""
-    _open.clear()
-    _guard.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(  # the lock is held meanwhile, so that the child does not inherit that of a thread
-        before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_after_fork
-    )

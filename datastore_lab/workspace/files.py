@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from datastore_lab import media
 from datastore_lab.errors import EngineError, Foreign, Locked, NotFound, ReadOnly
 from datastore_lab.store import Store, open_store
-from datastore_lab.store.opening import users
+from datastore_lab.store.sharing import users
 
 if TYPE_CHECKING:
     from datastore_lab.workspace.analysis import AnalysisWorkspace
