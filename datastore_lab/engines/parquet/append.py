@@ -115,10 +115,8 @@ class ParquetAppender:
 
     def _write(self, parts: Parts, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, Column]) -> Part:
         log, name = self._engine._session.log, f"{MAIN}.{self._state.number:06}.parquet"
-        rows = parquet.rows_per_group((c, parquet.size_of(arrays[n], c)) for n, c in columns.items())
         path = log.new()
-        part = parquet.write_arrays(path, name, arrays, columns, rows)
-        log.adopt(path)
+        part, _ = parquet.write_arrays(log, path, name, arrays, columns)
         self._engine._tree.overlay.put((*parts, name), path)
         return part
 

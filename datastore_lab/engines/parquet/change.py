@@ -123,8 +123,7 @@ class Changes:
         """Stage one file instead of several, in bounded memory; their names are free afterwards."""
         path = self.log.new()
         files = [lambda one=one: open_part(self.tree, key, parts, one, repr(one.name)) for one in sources]
-        joined = parquet.join(path, name, files)
-        self.log.adopt(path)
+        joined = parquet.join(self.log, path, name, files)
         for part in sources:
             self.tree.overlay.remove((*parts, part.name))
         self.tree.overlay.put((*parts, name), path)
@@ -168,10 +167,8 @@ class Changes:
             if label in tables:
                 continue
             columns = {n: array.column for n, array in doc.arrays.items() if array.table == label}
-            rows = parquet.rows_per_group((c, parquet.size_of(arrays[n], c)) for n, c in columns.items())
             path = os.path.join(folder, f"{label}.parquet")
-            part = parquet.write_arrays(path, f"{label}.parquet", arrays, columns, rows)
-            self.log.adopt(path)
+            part, rows = parquet.write_arrays(self.log, path, f"{label}.parquet", arrays, columns)
             tables[label] = Table((part,), rows)
         return doc._replace(tables=tables)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from datastore_lab.folders.log import TreeLog
+
 _GROUP, _LARGEST_GROUP, _GROUPS = 1 << 20, 64 << 20, 1000
 _SAMPLE, _GAIN, _SMALL = 256 << 10, 0.9, 4096
 
 
 class _Sink:
-    """A new file for Arrow to write to; small files are written in one piece."""
+    """A new file in the stage for Arrow to write to; small ones are written in one piece, with the commit."""
 
     closed = False
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, log: TreeLog, path: str) -> None:
+        self._log, self._path = log, path
         self._file: files.NewFile | None = None
         self._waiting = bytearray()
         self.size = 0
@@ -67,10 +70,13 @@ class _Sink:
         """Write the rest."""
         if self._waiting and self._file is None:
             self.sums.append(block_sum(self._waiting))
-            files.write(self._path, self._waiting)
-        elif self._waiting:
+            self._log.write(self._path, self._waiting)
+            return
+        if self._waiting:
             self._put(self._waiting)
         self.close()
+        if self._log.durable:
+            files.sync(self._path)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -79,25 +85,23 @@ class _Sink:
             self._file.close()
 
 
-def write(path: str, name: str, schema: Any, groups: Iterable[Any], packing: Mapping[str, str]) -> Part:
+def write(log: TreeLog, path: str, name: str, groups: Iterator[Any]) -> Part:
     """Write a Parquet file, one row group after the other.
 
     Parameters
     ----------
+    log : TreeLog
     path : str
-        Of the new file.
+        Of the new file, in the stage.
     name : str
         That it will have in the record.
-    schema : pyarrow.Schema
-    groups : iterable of pyarrow.Table
-        One per row group.
-    packing : mapping of str to str
-        Codec by the path of a column, as `choose_packing` gives it.
+    groups : iterator of pyarrow.Table
+        One per row group; at least one.
     """
-    sink, rows = _Sink(path), 0
+    sink, rows, first = _Sink(log, path), 0, next(groups)
     try:
-        with pq.ParquetWriter(sink, schema, **_options(schema, packing)) as writer:
-            for group in groups:
+        with pq.ParquetWriter(sink, first.schema, **_options(first)) as writer:
+            for group in itertools.chain([first], groups):
                 writer.write_table(group, row_group_size=max(len(group), 1))
                 rows += len(group)
         sink.finish()
@@ -106,8 +110,9 @@ def write(path: str, name: str, schema: Any, groups: Iterable[Any], packing: Map
     return Part(name, rows, sink.size, np.array(sink.sums, "<u8").tobytes())
 
 
-def _options(schema: Any, packing: Mapping[str, str]) -> dict[str, Any]:
-    plain = [field.name for field in schema if pa.types.is_primitive(field.type)]
+def _options(first: Any) -> dict[str, Any]:
+    plain = [field.name for field in first.schema if pa.types.is_primitive(field.type)]
+    packing = choose_packing(first)
     return {
         "compression": dict(packing) or "none",
         "compression_level": {path: 1 for path, codec in packing.items() if codec == "zstd"} or None,
@@ -168,29 +173,16 @@ def cut(arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, Column], rows:
 
 
 def write_arrays(
-    path: str, name: str, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, Column], rows: int
-) -> Part:
-    """Write arrays of equal numbers of rows as one file, `rows` of them per group."""
-    groups = cut(arrays, columns, rows)
-    first = next(groups)
-
-    def all_groups() -> Iterator[Any]:
-        yield first
-        yield from groups
-
-    return write(path, name, first.schema, all_groups(), choose_packing(first))
+    log: TreeLog, path: str, name: str, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, Column]
+) -> tuple[Part, int]:
+    """Write arrays of equal numbers of rows as one file; gives also how many of them are in a group."""
+    rows = rows_per_group((column, size_of(arrays[label], column)) for label, column in columns.items())
+    return write(log, path, name, cut(arrays, columns, rows)), rows
 
 
-def join(path: str, name: str, sources: Iterable[Callable[[], CheckedFile]]) -> Part:
+def join(log: TreeLog, path: str, name: str, sources: Iterable[Callable[[], CheckedFile]]) -> Part:
     """Write several files of one schema as one, a megabyte or so at a time."""
-    groups = _joined(_groups(sources))
-    first = next(groups)
-
-    def all_groups() -> Iterator[Any]:
-        yield first
-        yield from groups
-
-    return write(path, name, first.schema, all_groups(), choose_packing(first))
+    return write(log, path, name, _joined(_groups(sources)))
 
 
 def _groups(sources: Iterable[Callable[[], CheckedFile]]) -> Iterator[Any]:
