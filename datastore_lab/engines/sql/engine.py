@@ -1,0 +1,349 @@
+"""Stores in SQL databases."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from datastore_lab import media
+from datastore_lab.engines.sql import address, arrays, care, mending, opening, walk
+from datastore_lab.engines.sql.append import SQLAppender, empty_record
+from datastore_lab.engines.sql.change import Change
+from datastore_lab.engines.sql.connect import PATIENCE, Database
+from datastore_lab.engines.sql.faults import Again, translated
+from datastore_lab.engines.sql.nodes import Lookup
+from datastore_lab.engines.sql.parts import Reader
+from datastore_lab.engines.sql.tables import store
+from datastore_lab.errors import (
+    AlreadyExists,
+    BadKey,
+    Corrupt,
+    EngineError,
+    LabError,
+    Locked,
+    NotFound,
+    NotStorable,
+    ReadOnly,
+)
+from datastore_lab.integrity import damaged
+from datastore_lab.keys import Key, check, show
+from datastore_lab.records import (
+    GROUP,
+    Problem,
+    Record,
+    Repair,
+    Selection,
+    Stat,
+    Traits,
+    check_durability,
+    check_record,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+_TRIES = 8
+_REFUSALS = (NotFound, AlreadyExists, BadKey, NotStorable)
+
+
+class SQLEngine:
+    """A store in a database: a SQLite file, PostgreSQL or MariaDB.
+
+    Every transaction waits for its turn, so that several processes may have the store open for changes.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file for SQLite, or a URL: ``postgresql+psycopg://user@host/database``,
+        ``mariadb+pymysql://user@host/database``. ``?lab=name`` keeps several stores in one database.
+    mode : {"a", "r", "r+", "w", "x"}
+        As in h5py; ``"w"`` empties the store, and leaves others in the same database alone.
+    timeout : float, default 0.0
+        How long to wait for the transaction of another writer, in seconds, if that is more than `PATIENCE`.
+    durability : {"disk", "process"}
+        What a commit survives. The settings of a server may promise less than ``"disk"``.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> engine = SQLEngine(pathlib.Path(folder.name) / "lab.sqlite")
+    >>> engine.write(("a",), Record("array", {"data": np.arange(3)}, {}, {}))
+    >>> engine.read(("a",), "data", (slice(1, None),))
+    array([1, 2])
+    >>> engine.close(); folder.cleanup()
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        label="SQL",
+        structure="hierarchy in tables",
+        compresses=True,
+        appends=True,
+        hierarchical=True,
+        n_dimensional=True,
+        self_describing=True,
+        parallel_write=True,
+        cloud=False,
+        opens_in=("SQL clients (attributes and names)",),
+    )
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: str = "a",
+        *,
+        timeout: float = 0.0,
+        durability: str = "disk",
+    ) -> None:
+        place = address.parse(path)
+        self._url, self._writable = place.shown, mode != "r"
+        self._lock = threading.RLock()
+        self._change: Change | None = None
+        self._owner: int | None = None
+        self._closed = False
+        self._database = Database(
+            place,
+            writable=self._writable,
+            patience=max(timeout, PATIENCE),
+            durable=check_durability(durability),
+        )
+        try:
+            self._store = opening.open_store(self._database, mode)
+        except BaseException:
+            self._database.leave()
+            raise
+
+    @property
+    def url(self) -> str:
+        """Where it is, without password: opened again, that has to come from elsewhere."""
+        return self._url
+
+    @property
+    def writable(self) -> bool:
+        return self._writable
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._url}>"
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def keys(self, prefix: Key = ()) -> Iterator[Key]:
+        yield from walk.keys(self._reading, check(prefix))
+
+    def children(self, prefix: Key = ()) -> Iterator[str]:
+        yield from walk.children(self._reading, check(prefix))
+
+    def stat(self, key: Key) -> Stat:
+        with self._reading() as lookup:
+            return lookup.node(check(key)).stat
+
+    def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
+        with self._reading() as lookup:
+            own = lookup.node(check(key))
+            if name not in own.arrays:
+                raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(own.arrays)}", key=key)
+            try:
+                return arrays.read(Reader(lookup.connection, lookup.store), own.arrays[name], selection)
+            except Corrupt as error:
+                raise damaged(key, name, error.message, self._url) from error
+
+    def revision(self) -> int:
+        with self._reading() as lookup:
+            found = lookup.connection.execute(
+                sa.select(store.c.revision).where(store.c.id == self._store)
+            ).scalar()
+            return int(found or 0)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Lookup]:
+        """Read within one's own transaction, or else what was last committed."""
+        if self._is_closed:
+            raise EngineError(f"{self._url} is closed", key=self._url)
+        if self._change is not None and self._owner == threading.get_ident():
+            with self._failing(self._change):
+                yield Lookup(self._change.connection, self._store, self._url)
+            return
+        with self._database.reading() as connection:
+            yield Lookup(connection, self._store, self._url)
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    # -- changing -----------------------------------------------------------------------------------
+
+    def write(self, key: Key, record: Record) -> None:
+        check_record(record)
+        self._check_json(record.meta)
+        check(key)
+        data = {name: arrays.storable(array) for name, array in record.arrays.items()}
+        names = {*data, *(dim for name in data for dim in record.dims.get(name, ()))}
+
+        def put(change: Change) -> None:
+            change.check_names(key, names)
+            change.put(key, record, data)
+
+        self._apply(put)
+
+    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+        self._check_json(meta)
+        check(key)
+        self._apply(lambda change: change.merge(key, meta))
+
+    def move(self, old: Key, new: Key) -> None:
+        for key in (old, new):
+            if not check(key):
+                raise BadKey("the root can't be moved or replaced; give a name", key=key)
+        self._apply(lambda change: change.move(old, new))
+
+    def delete(self, key: Key) -> None:
+        if not check(key):
+            raise BadKey("the root can't be deleted; give a name", key=key)
+        self._apply(lambda change: change.delete(key))
+
+    def append(self, key: Key, spec: Stat) -> SQLAppender:
+        record = empty_record(spec)
+        check_record(record)
+        self._check_json(spec.meta)
+        check(key)
+        names = {*record.arrays, *(dim for dims in record.dims.values() for dim in dims)}
+
+        def begin(change: Change) -> SQLAppender:
+            change.check_names(key, names)
+            own = change.find(key)
+            if own is not None and own.kind != GROUP:
+                raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
+            return SQLAppender(self, key, change.begin(key, record))
+
+        return self._apply(begin)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._lock:
+            if self._change is not None:
+                yield
+                return
+            try:
+                with self._begun():
+                    yield
+            except Again:
+                raise Locked(
+                    f"{self._url}: the database undid this transaction because another one was in its way; "
+                    "run it again",
+                    key=self._url,
+                ) from None
+
+    def _apply(self, action: Callable[[Change], T]) -> T:
+        """Do one thing in a transaction of its own, or in the one that is open."""
+        with self._lock:
+            self._refuse_read_only()
+            if self._change is not None:
+                with self._failing(self._change):
+                    return action(self._change)
+            for _ in range(_TRIES):
+                try:
+                    with self._begun() as change:
+                        return action(change)
+                except Again:
+                    continue
+        raise Locked(f"{self._url}: too many others change the store at once; try again", key=self._url)
+
+    @contextmanager
+    def _begun(self) -> Iterator[Change]:
+        self._refuse_read_only()
+        change = None
+        try:
+            with self._database.changing() as connection:
+                change = self._change = Change(connection, self._store, self._url)
+                self._owner = threading.get_ident()
+                yield change
+                change.finish()
+        except BaseException:
+            for undo in reversed(change.undo if change else []):
+                undo()
+            raise
+        finally:
+            self._change = self._owner = None
+
+    @contextmanager
+    def _failing(self, change: Change) -> Iterator[None]:
+        """Note that the open transaction can't be committed any more, unless the change was only refused."""
+        if change.failed is not None:
+            raise EngineError(
+                f"{self._url}: an earlier change of this transaction failed ({change.failed}); it can only "
+                "be undone",
+                key=self._url,
+            ) from change.failed
+        try:
+            yield
+        except _REFUSALS:
+            raise
+        except SQLAlchemyError as error:
+            change.failed = error
+            raise translated(error, self._database.address) from None
+        except LabError as error:
+            change.failed = None if isinstance(error, Corrupt) else error
+            raise
+        except Exception as error:
+            change.failed = error
+            raise
+
+    def _refuse_read_only(self) -> None:
+        if self._is_closed:
+            raise EngineError(f"{self._url} is closed", key=self._url)
+        if not self._writable:
+            raise ReadOnly(
+                f"{self._url} was opened for reading; open it with mode 'a' to change it", key=self._url
+            )
+
+    def _check_json(self, meta: Mapping[str, Any]) -> None:
+        media.check_json(meta)
+
+    # -- care ---------------------------------------------------------------------------------------
+
+    def verify(self, key: Key = ()) -> Iterator[Problem]:
+        yield from care.verify(self._database, self._reading, check(key))
+
+    def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
+        self._refuse_read_only()
+        with self._lock:
+            mender = mending.Mender(self._database, self._store, self._reading, self._raw, accept=accept)
+            yield from mender.run(check(key))
+
+    def _raw(self, action: Callable[[sa.Connection], T]) -> T:
+        """Change rows as such; the store's own counters need not be well."""
+        if self._change is not None:
+            raise EngineError(f"{self._url}: repair after the transaction, not inside it", key=self._url)
+        with self._database.changing() as connection:
+            return action(connection)
+
+    def compact(self) -> int:
+        self._refuse_read_only()
+        with self._lock:
+            if self._change is not None:
+                raise EngineError(f"{self._url}: compact after the transaction, not inside it", key=self._url)
+            return mending.compact(self._database, self._store)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._database.close()
+
+
+class SQLiteEngine(SQLEngine):
+    """A store in a SQLite file."""
+
+    traits: ClassVar[Traits] = SQLEngine.traits._replace(
+        label="SQLite",
+        structure="hierarchy in one file",
+        opens_in=("SQLite clients (attributes and names)",),
+    )

@@ -1,0 +1,253 @@
+"""Mending without guessing, and giving back space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from datastore_lab.engines.sql import care, walk
+from datastore_lab.engines.sql.change import Change, store_seal
+from datastore_lab.engines.sql.nodes import Lookup, Node, place_values, seal
+from datastore_lab.engines.sql.parts import part_row, stored_bytes
+from datastore_lab.engines.sql.tables import node, part, store
+from datastore_lab.errors import Corrupt
+from datastore_lab.records import Repair
+
+if TYPE_CHECKING:
+    from datastore_lab.engines.sql.connect import Database
+    from datastore_lab.keys import Key
+
+Changing = Callable[[Callable[[sa.Connection], Any]], Any]
+
+
+class Mender:
+    """Goes over a store, and mends.
+
+    Parameters
+    ----------
+    database : Database
+    number : int
+        Of the store.
+    reading : callable
+        Gives a context for reading.
+    changing : callable
+        Runs a function of a connection inside a transaction.
+    accept : bool
+        Take what is readable as it is.
+    """
+
+    def __init__(
+        self, database: Database, number: int, reading: walk.Reading, changing: Changing, *, accept: bool
+    ) -> None:
+        self._database, self._number = database, number
+        self._reading, self._changing, self._accept = reading, changing, accept
+
+    def run(self, key: Key) -> Iterator[Repair]:
+        """Mend everything at or below a node."""
+        if key == ():
+            yield from self._indexes()
+            yield from self._counters()
+        with self._reading() as lookup:
+            row = lookup.row(key)
+        for path, child in list(walk.below(self._reading, row, key, [])):
+            yield from self._place(path, child)
+            yield from self._description(path, child.id)
+            yield from self._payload(path, child.id)
+            yield from self._tally(path, child.id)
+
+    def _indexes(self) -> Iterator[Repair]:
+        if not self._database.is_sqlite:
+            return
+        with self._reading() as lookup:
+            found = care.integrity(lookup.connection)
+        if not found:
+            return
+        with self._database.outside() as connection:
+            try:
+                connection.exec_driver_sql("REINDEX")
+            except sa.exc.DatabaseError as error:
+                yield Repair(
+                    (), None, f"{found[0]}; the indexes can't be rebuilt: {error.orig}", mended=False
+                )
+                return
+        with self._reading() as lookup:
+            left = care.integrity(lookup.connection)
+        yield Repair((), None, f"{found[0]}; the indexes were rebuilt", mended=not left)
+
+    def _counters(self) -> Iterator[Repair]:
+        def mend(connection: sa.Connection) -> bool:
+            row = dict(
+                connection.execute(sa.select(store).where(store.c.id == self._number)).mappings().one()
+            )
+            if store_seal(row) == row["seal"]:
+                return False
+            numbers = [node.c.id, node.c.position, node.c.spill, part.c.array]
+            seen = [self._largest(connection, column) for column in numbers]
+            row["next"] = max([*seen, min(row["next"], 1 << 48)]) + (1 << 20)  # beyond all that may be lost
+            row["revision"] = max(0, min(row["revision"], 1 << 48)) + (1 << 20)
+            values = {"next": row["next"], "revision": row["revision"], "seal": store_seal(row)}
+            connection.execute(sa.update(store).where(store.c.id == self._number).values(values))
+            return True
+
+        if self._changing(mend):
+            yield Repair((), None, "the counters of the store were set anew", mended=True)
+
+    def _largest(self, connection: sa.Connection, column: Any) -> int:
+        where = column.table.c.store == self._number
+        return int(connection.execute(sa.select(sa.func.max(column)).where(where)).scalar() or 0)
+
+    def _place(self, key: Key, child: Any) -> Iterator[Repair]:
+        with self._reading() as lookup:
+            row: Any = lookup.by_id(child.id)
+            if row is None or lookup.is_in_place(row):
+                return
+        try:
+            name = bytes(row.name).decode()
+        except UnicodeDecodeError:
+            name = ""
+        if not name or not self._accept:
+            yield Repair(key, None, "its name or place is not as it was written", mended=False)
+            return
+
+        def take(connection: sa.Connection) -> None:
+            values = place_values(self._number, Node(row.id, row.parent, row.position, name))
+            connection.execute(sa.update(node).where(self._is(row.id)).values(values))
+
+        self._changing(take)
+        yield Repair(key, None, f"its name and place were taken as they are ({name!r})", mended=True)
+
+    def _description(self, key: Key, number: int) -> Iterator[Repair]:
+        with self._reading() as lookup:
+            row: Any = lookup.by_id(number)
+            try:
+                lookup.load(row, key)
+            except Corrupt as error:
+                problem = error.message
+            else:
+                return
+            readable = self._is_readable(lookup, row, key)
+        if not readable or not self._accept:
+            yield Repair(key, None, problem, mended=False)
+            return
+        values = {"seal": seal(self._number, number, bytes(row.kind), row.record, row.spill)}
+        self._set(number, values)
+        yield Repair(key, None, "its description was taken as it is", mended=True)
+
+    def _is_readable(self, lookup: Lookup, row: Any, key: Key) -> bool:
+        try:
+            lookup.load(row, key, sealed=False)
+        except Corrupt:
+            return False
+        else:
+            return True
+
+    def _payload(self, key: Key, number: int) -> Iterator[Repair]:
+        with self._reading() as lookup:
+            row: Any = lookup.by_id(number)
+            if not self._is_readable(lookup, row, key):
+                return
+            own = lookup.load(row, key, sealed=False)
+        for name, array in own.arrays.items():
+            for block in array.blocks:
+                for where in care.bad_parts(self._reading, block):
+                    mended = self._accept and self._changing(partial(self._take_part, block, where))
+                    what = "was taken as it is" if mended else "is not as it was written (checksum)"
+                    yield Repair(key, name, f"part {where} {what}", mended=bool(mended))
+
+    def _take_part(self, block: Any, number: int, connection: sa.Connection) -> bool:
+        where = (part.c.store == self._number) & (part.c.array == block.id) & (part.c.number == number)
+        row = connection.execute(sa.select(part).where(where)).first()
+        size = block.part_size(number)
+        try:
+            raw = b"" if row is None else stored_bytes(row, size)
+        except Corrupt:
+            return False
+        if row is None or len(raw) != size:
+            return False
+        connection.execute(sa.delete(part).where(where))
+        connection.execute(sa.insert(part), [part_row(self._number, block.id, number, raw)])
+        return True
+
+    def _tally(self, key: Key, number: int) -> Iterator[Repair]:
+        """Mend a count or a tally, where the other one of the two agrees with what is there."""
+        with self._reading() as lookup:
+            row: Any = lookup.by_id(number)
+            listing = walk.Listing(self._reading, row, key)
+            found = [(child.hash, lookup.is_in_place(child)) for child in listing]
+        now = len(found), sum(hashed for hashed, _ in found)
+        if now == (row.children, row.tally):
+            return
+        well = all(good for _, good in found) and (now[0] == row.children or now[1] == row.tally)
+        if not well and not self._accept:
+            yield Repair(key, None, "nodes below it may be lost or renamed", mended=False)
+            return
+        values = {"children": now[0], "tally": now[1]}
+        self._set(number, values)
+        yield Repair(key, None, f"the tally of its {now[0]} nodes was made anew", mended=True)
+
+    def _set(self, number: int, values: dict[str, Any]) -> None:
+        statement = sa.update(node).where(self._is(number)).values(values)
+        self._changing(lambda connection: connection.execute(statement))
+
+    def _is(self, number: int) -> Any:
+        return (node.c.store == self._number) & (node.c.id == number)
+
+
+_STATEMENTS = {
+    "sqlite": ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"),
+    "postgresql": ("VACUUM lab_part", "VACUUM lab_node"),
+    "mysql": ("OPTIMIZE TABLE lab_part", "OPTIMIZE TABLE lab_node"),
+    "mariadb": ("OPTIMIZE TABLE lab_part", "OPTIMIZE TABLE lab_node"),
+}
+
+
+def compact(database: Database, number: int) -> int:
+    """Drop parts that belong to nothing, and let the database give back what is free; gives the bytes."""
+    with database.changing() as connection:
+        Change(connection, number, database.address.shown)  # waits for its turn
+        _drop_orphans(connection, number, database.address.shown)
+    before = _size(database)
+    with database.outside() as connection:
+        for statement in _STATEMENTS[connection.dialect.name]:
+            connection.exec_driver_sql(statement).close()
+    return max(0, before - _size(database))
+
+
+def _drop_orphans(connection: sa.Connection, number: int, url: str) -> None:
+    """Drop the parts of nodes that could not be read when they were deleted."""
+    lookup = Lookup(connection, number, url)
+    held: set[int | None] = set()
+    for row in connection.execute(sa.select(node).where(node.c.store == number)).all():
+        try:
+            own = lookup.load(row, ())
+        except Corrupt:
+            return  # its parts may be among those that seem to belong to nothing
+        held.update(block.id for array in own.arrays.values() for block in array.blocks)
+        held.add(own.spill)
+    where = part.c.store == number
+    for array in list(connection.execute(sa.select(part.c.array).where(where).distinct()).scalars()):
+        if array not in held:
+            connection.execute(sa.delete(part).where(where & (part.c.array == array)))
+
+
+def _size(database: Database) -> int:
+    """Give the bytes that the tables take, with those of other stores in the same database."""
+    if database.is_sqlite:
+        path = str(database.address.path)
+        files = [Path(path), Path(f"{path}-wal")]
+        return sum(file.stat().st_size for file in files if file.exists())
+    with database.reading() as connection:
+        return int(connection.execute(sa.text(_SIZES[connection.dialect.name == "postgresql"])).scalar() or 0)
+
+
+_SIZES = {
+    True: "SELECT pg_total_relation_size('lab_part') + pg_total_relation_size('lab_node')",
+    False: (
+        "SELECT SUM(data_length + index_length) FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name IN ('lab_part', 'lab_node')"
+    ),
+}

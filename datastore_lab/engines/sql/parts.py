@@ -1,0 +1,271 @@
+"""Arrays as parts of bounded size: where each byte lies, its sum, its compression, and reading a selection.
+
+An array is seen as its bytes in C order, with the bytes of an item as one more axis. Axes are cut at one
+axis only: all after it lie whole in a part, of those before it a part holds one index. A selection therefore
+needs the parts that it touches, and no others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+import xxhash
+
+from datastore_lab.engines.sql.tables import part as table
+from datastore_lab.errors import Corrupt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PART = 1 << 20
+"""Bytes in a part, before compression, of an array that was written whole."""
+
+GROWING = 1 << 18
+"""Bytes in a part of an array that grows: the last one is written again at every flush."""
+
+_FETCHED = 8
+_WORTH_IT = 0.9
+_UNCHECKED = 1 << 26
+RAW, ZSTD = 0, 1
+
+
+class Block(NamedTuple):
+    """A grid of bytes that is kept in parts.
+
+    Attributes
+    ----------
+    id : int
+        Number of the array; never used again within a store.
+    shape : tuple of int
+        Of bytes: the last axis is the bytes of an item.
+    part : int
+        Largest number of bytes in a part.
+    """
+
+    id: int
+    shape: tuple[int, ...]
+    part: int
+
+    @property
+    def nbytes(self) -> int:
+        """All bytes, before compression."""
+        return math.prod(self.shape)
+
+    @property
+    def inner(self) -> int:
+        """Bytes below one index of the axis that is cut."""
+        return math.prod(self.shape[self.axis + 1 :])
+
+    @property
+    def axis(self) -> int:
+        """The axis that is cut: the first, unless a single index of it is too large for a part."""
+        size = 1
+        for axis in reversed(range(1, len(self.shape))):
+            size *= self.shape[axis]
+            if size > self.part:
+                return axis
+        return 0
+
+    @property
+    def step(self) -> int:
+        """Indices of the cut axis in a part."""
+        return max(1, self.part // max(1, self.inner))
+
+    @property
+    def across(self) -> int:
+        """Parts along the cut axis."""
+        return -(-self.shape[self.axis] // self.step)
+
+    @property
+    def pieces(self) -> int:
+        """Parts in all."""
+        return math.prod(self.shape[: self.axis]) * self.across if self.nbytes else 0
+
+    def part_shape(self, number: int) -> tuple[int, ...]:
+        """Give the shape of a part over the cut axis and those after it."""
+        first = number % self.across * self.step
+        return (min(self.step, self.shape[self.axis] - first), *self.shape[self.axis + 1 :])
+
+    def part_size(self, number: int) -> int:
+        """Give the bytes of a part."""
+        return math.prod(self.part_shape(number))
+
+    def numbered(self, data: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Cut all bytes into parts."""
+        for number in range(self.pieces):
+            outer, along = divmod(number, self.across)
+            lead: Any = np.unravel_index(outer, self.shape[: self.axis]) if self.axis else ()
+            yield number, data[(*lead, slice(along * self.step, (along + 1) * self.step))]
+
+
+def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """See an array as its bytes, with one more axis; a copy only where its items do not lie apart."""
+    own = np.asarray(array)
+    shape = (*own.shape, own.dtype.itemsize)
+    if not own.nbytes:
+        return np.empty(shape, np.uint8)
+    if own.flags.c_contiguous:
+        return own.reshape(-1).view(np.uint8).reshape(shape)
+    return np.ascontiguousarray(own).reshape(-1).view(np.uint8).reshape(shape)
+
+
+def from_bytes(data: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Undo `as_bytes`."""
+    shape = data.shape[:-1]
+    return data.reshape(-1).view(dtype).reshape(shape) if data.size else np.zeros(shape, dtype)
+
+
+def part_row(store: int, array: int, number: int, raw: bytes) -> dict[str, Any]:
+    """Make the row of a part: sum, and compressed bytes if these are fewer."""
+    small = _compressed(raw)
+    worth = len(small) < _WORTH_IT * len(raw)
+    return {
+        "store": store,
+        "array": array,
+        "number": number,
+        "size": len(raw),
+        "codec": ZSTD if worth else RAW,
+        "sum": part_sum(store, array, number, raw),
+        "bytes": small if worth else raw,
+    }
+
+
+def part_sum(store: int, array: int, number: int, raw: bytes) -> int:
+    """Give the XXH3-64 of a part, seeded with its place so that no part passes for another."""
+    seed = xxhash.xxh3_64_intdigest(struct.pack("<3q", store, array, number))
+    return signed(xxhash.xxh3_64_intdigest(raw, seed))
+
+
+def signed(number: int) -> int:
+    """Give 64 bits as the signed number that databases have."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+def unpacked(row: Any, size: int) -> bytes:
+    """Give the bytes of a part as they were written.
+
+    Raises
+    ------
+    Corrupt
+        If they are not; never more than `size` bytes are made of it.
+    """
+    raw = stored_bytes(row, size)
+    if row.size != size or len(raw) != size or part_sum(row.store, row.array, row.number, raw) != row.sum:
+        raise Corrupt(f"part {row.number}", key=row.number)
+    return raw
+
+
+def stored_bytes(row: Any, size: int) -> bytes:
+    """Unpack a part, without checking its sum."""
+    return bytes(row.bytes) if row.codec == RAW else _decompressed(bytes(row.bytes), size)
+
+
+def _compressed(raw: bytes) -> bytes:
+    import pyarrow as pa
+
+    return bytes(pa.compress(raw, codec="zstd", asbytes=True)) if len(raw) > 64 else raw
+
+
+def _decompressed(small: bytes, size: int) -> bytes:
+    import pyarrow as pa
+
+    try:
+        return bytes(pa.decompress(small, decompressed_size=size, codec="zstd", asbytes=True))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Corrupt(f"a part that does not unpack ({error})") from error
+
+
+class Reader:
+    """Reads parts of one store over one connection."""
+
+    def __init__(self, connection: sa.Connection, store: int) -> None:
+        self._connection, self._store = connection, store
+
+    def select(self, block: Block, selection: Sequence[slice]) -> NDArray[np.uint8]:
+        """Read what slices with explicit bounds choose of all axes but the last."""
+        axes = [range(*chosen.indices(n)) for chosen, n in zip(selection, block.shape, strict=False)]
+        axes.append(range(block.shape[-1]))
+        shape = tuple(map(len, axes))
+        if math.prod(shape) == 0:
+            return np.empty(shape, np.uint8)
+        if math.prod(shape) > _UNCHECKED:
+            self._check_stored(block)
+        found = np.empty(shape, np.uint8)
+        self._fill(found, block, axes)
+        return found
+
+    def _fill(self, found: NDArray[np.uint8], block: Block, axes: list[range]) -> None:
+        cut, step = block.axis, block.step
+        inside: Any = tuple(_as_slice(axis) for axis in axes[cut + 1 :])
+        wanted = _grouped(block, axes)
+        for number, raw in self.fetch(block, wanted):
+            outer, rows = wanted[number]
+            data = np.frombuffer(raw, np.uint8).reshape(block.part_shape(number))
+            first = number % block.across * step
+            chosen = axes[cut][rows]
+            local = range(chosen.start - first, chosen.stop - first, chosen.step)
+            found[(*outer, rows)] = data[(_as_slice(local), *inside)]
+
+    def fetch(self, block: Block, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Read parts by their numbers, a few at a time, each checked against its sum."""
+        own = (table.c.store == self._store) & (table.c.array == block.id)
+        for some in _batched(numbers, _FETCHED):
+            chosen = table.c.number == some[0] if len(some) == 1 else table.c.number.in_(some)
+            missing = set(some)
+            for row in self._connection.execute(sa.select(table).where(own & chosen)):
+                missing.discard(row.number)
+                yield row.number, unpacked(row, block.part_size(row.number))
+            if missing:
+                raise Corrupt(f"part {min(missing)} (missing)", key=min(missing))
+
+    def _check_stored(self, block: Block) -> None:
+        """Refuse an array that claims more than is there, before memory is set aside for it."""
+        where = (table.c.store == self._store) & (table.c.array == block.id)
+        count, size = self._connection.execute(
+            sa.select(sa.func.count(), sa.func.sum(table.c.size)).where(where)
+        ).one()
+        if (count, int(size or 0)) != (block.pieces, block.nbytes):
+            raise Corrupt(f"the whole ({count} of {block.pieces} parts are there)", key=block.id)
+
+
+def _grouped(block: Block, axes: list[range]) -> dict[int, tuple[Any, slice]]:
+    """Give the parts that are touched: where each one goes in the result."""
+    cut, lead = block.axis, block.shape[: block.axis]
+    along = _runs(axes[cut], block.step)
+    wanted: dict[int, tuple[Any, slice]] = {}
+    for outer in itertools.product(*(range(len(axis)) for axis in axes[:cut])):
+        place = [axis[index] for axis, index in zip(axes, outer, strict=False)]
+        base = int(np.ravel_multi_index(place, lead)) * block.across if lead else 0
+        for number, rows in along:
+            wanted[base + number] = outer, rows
+    return wanted
+
+
+def _runs(axis: range, step: int) -> list[tuple[int, slice]]:
+    """Group the indices of one axis by the part in which they lie; they come in order, up or down."""
+    runs, start = [], 0
+    while start < len(axis):
+        number = axis[start] // step
+        if axis.step > 0:
+            stop = start + -(-((number + 1) * step - axis[start]) // axis.step)
+        else:
+            stop = start + (axis[start] - number * step) // -axis.step + 1
+        runs.append((number, slice(start, min(stop, len(axis)))))
+        start = stop
+    return runs
+
+
+def _as_slice(chosen: range) -> slice:
+    return slice(chosen.start, None if chosen.stop < 0 else chosen.stop, chosen.step)
+
+
+def _batched(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
+    left = iter(numbers)
+    while some := list(itertools.islice(left, size)):
+        yield some
