@@ -139,6 +139,9 @@ class Traits(NamedTuple):
     opens_in: tuple[str, ...]
 
 
+MOST_AXES = 32
+"""Axes of one array: what HDF5 holds, so that a record can move to every engine."""
+
 DURABILITIES = ("disk", "process")
 """What a commit survives: a power cut, or only the end of the process."""
 
@@ -377,6 +380,8 @@ def check_record(record: Record) -> None:
     ------
     BadKey
         If the kind or a name is empty or not text, or a dimension list does not fit its array.
+    NotStorable
+        If an array has more than `MOST_AXES` axes.
     """
     names = [record.kind, *record.arrays, *(dim for dims in record.dims.values() for dim in dims)]
     for name in names:
@@ -385,6 +390,11 @@ def check_record(record: Record) -> None:
     if record.kind == GROUP:
         raise BadKey(f"{GROUP!r} is the kind of a node without a record", key=record.kind)
     for name, array in record.arrays.items():
+        if array.ndim > MOST_AXES:
+            raise NotStorable(
+                f"array {name!r} has {array.ndim} axes, and no store holds more than {MOST_AXES}; reshape it",
+                key=name,
+            )
         if len(dims_of(record, name)) != array.ndim:
             raise BadKey(
                 f"array {name!r} has {array.ndim} axes but dimensions {record.dims[name]!r}", key=name
