@@ -38,17 +38,48 @@ def _arrow(path, key, name):
     import pyarrow as pa
 
     with pa.memory_map(str(path.with_name(f"{path.stem}.{key}.arrow"))) as source:
-        field = pa.ipc.open_file(source).schema.field(name)
-    return _arrow_field(field)
+        return _arrow_field(pa.ipc.open_file(source).schema.field(name))
+
+
+def _parquet(path, key, name):
+    import pyarrow.parquet as pq
+
+    return _arrow_field(pq.read_schema(path.with_name(f"{path.stem}.{key}.parquet")).field(name))
 
 
 def _arrow_field(field):
     if not field.metadata or b"lab_dtype" not in field.metadata:
         return "native"
-    return f"as {field.type}".replace("fixed_size_binary", "bytes")
+    return _arrow_type(field.type)
 
 
-ASK = {"hdf5": _hdf5, "zarr": _zarr, "arrow": _arrow, "memory": lambda *_: "native"}
+def _arrow_type(kind):
+    words = {"fixed_size_binary": "bytes", "extension": "pairs", "fixed_size_list": "pairs"}
+    text = str(kind)
+    return next((f"as {word}" for begin, word in words.items() if text.startswith(begin)), f"as {text}")
+
+
+def _parquet_folder(path, key, name):
+    import pyarrow.parquet as pq
+    import yaml
+
+    folder = path / key
+    array = yaml.safe_load((folder / "lab.yaml").read_text())["arrays"][name]
+    if array["stored"] != "values":
+        return {"lists": "as pairs", "bytes": "as bytes", "text": "native"}[array["stored"]]
+    kind = pq.read_schema(folder / f"{array['table']}.parquet").field(name).type
+    return "native" if np.dtype(kind.to_pandas_dtype()).str == array["dtype"] else _arrow_type(kind)
+
+
+ASK = {
+    "memory": lambda *_: "native",
+    "hdf5": _hdf5,
+    "zarr": _zarr,
+    "arrow": _arrow,
+    "parquet": _parquet,
+    "parquet-folder": _parquet_folder,
+    "csv": lambda *_: "as text",
+}
 
 
 def label(dtype):
@@ -78,6 +109,7 @@ def _structure(dtype):
     words += ["nested"] if any(field.names for field in fields) else []
     words += ["sub-arrays"] if any(field.subdtype for field in fields) else []
     words += [] if packed else ["gaps"]
+    words += [] if ends == sorted(ends) else ["out of order"]
     words += ["times, text"] if any(field.kind in "MU" for field in fields) else []
     words += ["odd names"] if not all(name.isidentifier() for name in dtype.names) else []
     return ", ".join(words)

@@ -24,6 +24,8 @@ import xarray as xr
 from datastore_lab import dtypes
 from datastore_lab.records import ArrayInfo, Record, Stat
 
+ROOT = pathlib.Path(__file__).parent
+
 MODULE = "lab_golden"
 """Name under which the files know the classes below, wherever this module lies."""
 
