@@ -164,11 +164,16 @@ def is_text(array: NDArray[Any]) -> bool:
     return not bool(((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any())
 
 
+def as_raw(array: NDArray[Any]) -> NDArray[Any]:
+    """View structured items as bytes: numpy copies them field by field, and leaves chance in the gaps."""
+    return array.view(f"V{array.dtype.itemsize}") if array.dtype.names is not None else array
+
+
 def to_arrow(rows: NDArray[Any], column: Column) -> Any:
     """Turn rows, of the shape (n, *inner), into an Arrow array; without a copy where possible."""
     kind, count = column.arrow_type, len(rows)
     if column.stored == BYTES:
-        raw = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        raw = np.ascontiguousarray(as_raw(rows)).reshape(-1).view(np.uint8)
         return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(raw)])
     flat = np.ascontiguousarray(rows).reshape(-1)
     leaf = _texts(flat) if column.stored == TEXT else _leaf(flat, column.dtype)

@@ -204,6 +204,11 @@ def body_of(raw: bytes | bytearray) -> bytes | None:
     return None
 
 
+def looks_like_record(raw: bytes) -> bool:
+    """Tell a record's description from a group's, even if a part of it is damaged."""
+    return raw.startswith(_HEAD.encode()) or f"\n{KIND}: ".encode() in raw
+
+
 def unsealed(raw: bytes) -> bytes:
     """Give what may be a description, whatever its seal says."""
     body, mark, _ = raw.rpartition(_SEAL)

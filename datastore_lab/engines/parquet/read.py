@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datastore_lab.engines.parquet.checked import CheckedFile, Part
-from datastore_lab.engines.parquet.columns import TEXT, Column, from_arrow
+from datastore_lab.engines.parquet.columns import TEXT, Column, as_raw, from_arrow
 from datastore_lab.errors import Corrupt, EngineError, LabError, NotFound
 from datastore_lab.integrity import BLOCK
 from datastore_lab.keys import Key, show
@@ -71,8 +71,14 @@ def read_array(tree: Tree, key: Key, name: str, selection: Selection = ()) -> ND
     if name not in node.doc.arrays:
         raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(node.doc.arrays)}", key=key)
     source = _Source(tree, key, name, node.parts, node.doc)
+    wanted = normalise_selection(selection, source.column.shape)
+    found, dtype = _select(source, wanted), source.column.dtype
+    return found.view(dtype) if dtype.names is not None else found
+
+
+def _select(source: _Source, wanted: Selection) -> NDArray[Any]:
+    """Read a normalised selection; structured items as bytes."""
     shape = source.column.shape
-    wanted = normalise_selection(selection, shape)
     if not shape:
         return _read_rows(source, range(1)).reshape(())
     first = wanted[0]
@@ -96,7 +102,7 @@ def _read_items(source: _Source, items: range) -> NDArray[Any]:
     column, per = source.column, source.column.per_item
     shape = (len(items), *column.shape[1:])
     if not math.prod(shape):
-        return np.empty(shape, column.dtype)
+        return as_raw(np.empty(shape, column.dtype))
     if column.lead == 1:
         return _read_rows(source, items)
     whole = _read_rows(source, range(items[0] * per, (items[-1] + 1) * per))
@@ -107,15 +113,15 @@ def _read_rows(source: _Source, rows: range) -> NDArray[Any]:
     """Read rows, given in rising order, from those groups that hold any of them."""
     column = source.column
     if not source.files:
-        return np.empty((len(rows), *column.inner), column.dtype)
+        return as_raw(np.zeros((len(rows), *column.inner), column.dtype))
     _refuse_absurd(source, len(rows))
-    out = np.empty((len(rows), *column.inner), column.dtype)
+    out = as_raw(np.empty((len(rows), *column.inner), column.dtype))
     start = done = 0
     for part in source.files:
         inside = rows[_count_below(rows, start) : _count_below(rows, start + part.rows)]
         if inside:
             for piece in _read_part(source, part, inside, start):
-                out[done : done + len(piece)] = piece
+                out[done : done + len(piece)] = as_raw(piece)
                 done += len(piece)
         start += part.rows
     return out

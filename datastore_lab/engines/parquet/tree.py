@@ -16,6 +16,7 @@ from datastore_lab.engines.parquet.doc import (
     escape,
     is_payload,
     layout_of,
+    looks_like_record,
     parse,
     unescape,
 )
@@ -192,9 +193,19 @@ class Tree:
 
     def keys(self, key: Key) -> Iterator[Key]:
         """Yield the keys of all records at or below a key; damaged nodes are among them."""
-        for found, _, doc in self.walk(key):
-            if found and (isinstance(doc, LabError) or doc.kind != GROUP):
+        for found, parts, doc in self.walk(key):
+            if found and (self._was_record(parts) if isinstance(doc, LabError) else doc.kind != GROUP):
                 yield found
+
+    def _was_record(self, parts: Parts) -> bool:
+        """Guess whether a damaged node is a record: what is damaged is listed, and groups are no records."""
+        try:
+            raw = self.raw(parts)
+        except Corrupt:
+            return bool(self.payload(parts))
+        except LabError:  # a link that leads out
+            return True
+        return looks_like_record(raw) or bool(self.payload(parts))
 
     # -- names -------------------------------------------------------------------------------------
 
