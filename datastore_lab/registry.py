@@ -133,6 +133,7 @@ ENGINES = Registry(
         "sql": Plugin("datastore_lab.engines.sql:SQLEngine", "sql"),
         "arrow": Plugin("datastore_lab.engines.arrow:ArrowEngine"),
         "parquet": Plugin("datastore_lab.engines.parquet_file:ParquetFileEngine"),
+        "csv": Plugin("datastore_lab.engines.csv:CSVEngine"),
     },
 )
 
@@ -165,6 +166,7 @@ WRITERS = Registry(
         "zarr": Plugin("datastore_lab.acquire.writers:ZarrWriter"),
         "arrow": Plugin("datastore_lab.acquire.writers:ArrowDocumentWriter"),
         "parquet": Plugin("datastore_lab.acquire.writers:ParquetDocumentWriter"),
+        "csv": Plugin("datastore_lab.acquire.writers:CSVWriter"),
     },
 )
 
@@ -182,5 +184,9 @@ SUFFIXES = {
     ".feather": "arrow",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".csv": "csv",
 }
 """Engine and writer by the suffix of a file; others are looked for under the suffix without its dot."""
+
+DATABASES = {"sqlite": "sql", "postgresql": "sql", "mysql": "sql", "mariadb": "sql"}
+"""Engine by the scheme of a database's URL; what may follow a plus in it is the driver."""

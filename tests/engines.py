@@ -42,6 +42,7 @@ FILES = [
     Case("parquet-folder", "store.parquets", tree=True),
     Case("arrow", "run.arrow", whole=False),
     Case("parquet", "run.parquet", whole=False),
+    Case("csv", "run.csv", whole=False),
 ]
 """The engines that keep files."""
 

@@ -1,6 +1,7 @@
 """The engines of this package, each held against the same suite."""
 
 from datastore_lab.engines.arrow import ArrowEngine
+from datastore_lab.engines.csv import CSVEngine
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.engines.parquet import ParquetFolderEngine
@@ -53,3 +54,12 @@ class TestParquetFile(AppendOnlyConformance):
     @staticmethod
     def open(path, mode):
         return ParquetFileEngine(path, mode)
+
+
+class TestCSV(AppendOnlyConformance):
+    name = "run.csv"
+    other = bytes(range(256)) * 10
+
+    @staticmethod
+    def open(path, mode):
+        return CSVEngine(path, mode)

@@ -11,6 +11,7 @@ import pytest
 from datastore_lab import open_store
 from datastore_lab.acquire import (
     ArrowDocumentWriter,
+    CSVWriter,
     HDF5Writer,
     ParquetDocumentWriter,
     StoreWriter,
@@ -22,7 +23,13 @@ from datastore_lab.errors import AlreadyExists, EngineError, NotStorable, Stream
 from datastore_lab.records import ArrayInfo, Block, Stat, Writer
 from datastore_lab.registry import WRITERS
 
-FILES = {"hdf5": "run.h5", "zarr": "run.zarr", "arrow": "run.arrow", "parquet": "run.parquet"}
+FILES = {
+    "hdf5": "run.h5",
+    "zarr": "run.zarr",
+    "arrow": "run.arrow",
+    "parquet": "run.parquet",
+    "csv": "run.csv",
+}
 
 
 @pytest.fixture(params=["memory", *FILES])
@@ -298,7 +305,9 @@ def test_events_are_staged():
     assert len(calls) < 5
 
 
-@pytest.mark.parametrize("make", [HDF5Writer, ZarrWriter, ArrowDocumentWriter, ParquetDocumentWriter])
+@pytest.mark.parametrize(
+    "make", [HDF5Writer, ZarrWriter, ArrowDocumentWriter, ParquetDocumentWriter, CSVWriter]
+)
 def test_a_writer_refuses_another_suffix(tmp_path, make):
     with pytest.raises(EngineError, match=r"run\.dat"):
         make(tmp_path / "sub" / "run.dat")

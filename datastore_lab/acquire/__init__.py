@@ -19,6 +19,7 @@ _HOMES = {
     "ZarrWriter": "datastore_lab.acquire.writers",
     "ArrowDocumentWriter": "datastore_lab.acquire.writers",
     "ParquetDocumentWriter": "datastore_lab.acquire.writers",
+    "CSVWriter": "datastore_lab.acquire.writers",
     "StoreWriter": "datastore_lab.acquire.writers",
 }
 

@@ -294,6 +294,15 @@ def ParquetDocumentWriter(path: str | os.PathLike[str]) -> StoreWriter:  # noqa:
     return _file_writer(path, {".parquet", ".pq"})
 
 
+def CSVWriter(path: str | os.PathLike[str]) -> StoreWriter:  # noqa: N802
+    """Write runs or bluesky documents into CSV files, one per stream; see `StoreWriter`.
+
+    ``data/run.csv`` becomes ``data/run.daq.csv`` and so on, each with a sidecar ``data/run.daq.csv.json``
+    that says types, units and sums.
+    """
+    return _file_writer(path, {".csv"})
+
+
 def _file_writer(path: str | os.PathLike[str], suffixes: set[str]) -> StoreWriter:
     place = Path(path)
     if place.suffix.lower() not in suffixes:

@@ -7,27 +7,13 @@ from datastore_lab.formats.grid import Grid
 from datastore_lab.records import Traits
 from datastore_lab.registry import ENGINES, WRITERS
 
-_FILE_ENGINES = ("hdf5", "zarr", "parquet-folder", "arrow", "parquet")
-_WITHOUT_ENGINE = {
-    "csv": Traits(
-        label="CSV",
-        structure="rows of text",
-        compresses=False,
-        appends=True,
-        hierarchical=False,
-        n_dimensional=False,
-        self_describing=False,
-        parallel_write=False,
-        cloud=True,
-        opens_in=("Excel", "pandas", "Polars", "MATLAB", "Origin", "Igor", "R", "text editors"),
-    ),
-}
+_FILE_ENGINES = ("hdf5", "zarr", "parquet-folder", "arrow", "parquet", "csv")
 
 
 def format_names() -> tuple[str, ...]:
     """Name the formats that a recording can be advised for."""
-    own = {*_FILE_ENGINES, *_WITHOUT_ENGINE, "memory"}
-    return (*_FILE_ENGINES, *_WITHOUT_ENGINE, *(name for name in ENGINES.names() if name not in own))
+    own = {*_FILE_ENGINES, "memory"}
+    return (*_FILE_ENGINES, *(name for name in ENGINES.names() if name not in own))
 
 
 def format_traits(name: str) -> Traits:
@@ -48,8 +34,6 @@ def format_traits(name: str) -> Traits:
     >>> format_traits("csv").label
     'CSV'
     """
-    if name in _WITHOUT_ENGINE and name not in ENGINES.names():
-        return _WITHOUT_ENGINE[name]
     traits = ENGINES.load(name).traits
     if not isinstance(traits, Traits):
         raise NotFound(f"the engine {name!r} does not declare its traits", key=name)
