@@ -21,6 +21,9 @@ KeyLike: TypeAlias = str | Sequence[str]
 
 _CLIMBING = {".", ".."}
 
+DEEPEST = 200
+"""Largest number of parts in a key."""
+
 
 def parse(path: KeyLike) -> Key:
     """Turn what a user wrote into a key.
@@ -72,7 +75,7 @@ def check(parts: Sequence[str]) -> Key:
     Raises
     ------
     BadKey
-        If a part is empty, not text, or holds a lone surrogate.
+        If a part is empty, not text, or holds a lone surrogate, or if there are more than `DEEPEST` parts.
 
     Examples
     --------
@@ -81,6 +84,8 @@ def check(parts: Sequence[str]) -> Key:
     """
     if not isinstance(parts, (tuple, list)):
         raise BadKey(f"a key is text or a tuple of text, not {type(parts).__name__}", key=parts)
+    if len(parts) > DEEPEST:
+        raise BadKey(f"a key has at most {DEEPEST} parts, not {len(parts)}; join some of them", key=parts[:3])
     for part in parts:
         _check_part(part, parts)
     return tuple(parts)

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datastore_lab.engines.hdf5 import HDF5Engine
+from datastore_lab.engines.hdf5 import HDF5Engine, pages
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import LabError
 from datastore_lab.records import Record
@@ -105,8 +105,9 @@ def test_every_crash_state_holds_what_was_promised(run, folder, faults):
     faults.tried("HDF5", f"crash states of {len(events):,} changes of the disk", count)
 
 
-def test_crash_while_much_is_overwritten_in_one_transaction(folder):
-    """Space that was given back is used again at once: the journal is added to more than once per commit."""
+def test_crash_while_much_is_overwritten_in_one_transaction(folder, monkeypatch):
+    """Pages that are too many for memory: the journal is added to more than once per commit."""
+    monkeypatch.setattr(pages, "_SPILL", pages.PAGE)
     disk, promised = crash.RecordingDisk(), [{}]
     crash.put({}, folder)
     engine = HDF5Engine(folder / "store.h5", disk=disk)
@@ -140,7 +141,7 @@ def test_crash_while_much_is_overwritten_in_one_transaction(folder):
 KILLED = """
 import sys
 import numpy as np
-from datastore_lab.engines.hdf5 import HDF5Engine
+from datastore_lab.engines.hdf5 import HDF5Engine, pages
 from datastore_lab.records import ArrayInfo, Record, Stat
 
 engine = HDF5Engine(sys.argv[1])
@@ -203,7 +204,7 @@ def test_killed_writer_loses_nothing_acknowledged_often(folder, faults):
 FULL = """
 import resource, sys
 import numpy as np
-from datastore_lab.engines.hdf5 import HDF5Engine
+from datastore_lab.engines.hdf5 import HDF5Engine, pages
 from datastore_lab.errors import EngineError
 from datastore_lab.records import Record
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datastore_lab.engines.hdf5 import HDF5Engine, layout, links
+from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.errors import EngineError, Locked
 from datastore_lab.records import Record
 from datastore_lab.testing import crash
@@ -133,7 +133,7 @@ def test_reader_never_sees_half_a_commit(path):
     thread.start()
     try:
         while len(set(revisions)) < 40:
-            pair = reader._look((), both)
+            pair = reader._look((), lambda root: both(reader, root))
             assert pair[0] == pair[1]
             revisions.append(reader.revision())
     finally:
@@ -145,11 +145,10 @@ def test_reader_never_sees_half_a_commit(path):
     reader.close()
 
 
-def both(root):
-    nodes = [links.find(root, (name,)) for name in ("left", "right")]
+def both(reader, root):
     return [
-        (layout.stat(node).meta, set(layout.read(layout.open_array(node, (), "data"), (), ())))
-        for node in nodes
+        (reader._describe(root, key).stat.meta, set(reader._read(root, key, "data", ())))
+        for key in (("left",), ("right",))
     ]
 
 
@@ -300,7 +299,7 @@ def test_long_read_beside_a_writer_that_never_rests_soon_comes_to_an_end(path):
 
     def read_all(root):
         tries[-1] += 1
-        return layout.read(layout.open_array(links.find(root, ("big",)), (), "data"), (), ())
+        return reader._read(root, ("big",), "data", ())
 
     try:
         for _ in range(8):

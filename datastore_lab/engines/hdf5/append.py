@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import xxhash
 from h5py import h5d, h5o, h5p, h5s, h5t
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines.hdf5 import attrs, dims, layout, links, types
+from datastore_lab.engines.hdf5 import (
+    attrs,
+    describe,
+    dims,
+    layout,
+    links,
+    names,
+    payload,
+    seals,
+    sums,
+    types,
+)
 from datastore_lab.errors import AlreadyExists, EngineError, NotFound
 from datastore_lab.keys import Key, show
-from datastore_lab.records import GROUP, Record, Stat, check_record, check_rows
+from datastore_lab.records import GROUP, ArrayInfo, Record, Stat, check_record, check_rows
 
 if TYPE_CHECKING:
+    import xxhash
     from numpy.typing import NDArray
 
     from datastore_lab.engines.hdf5.engine import HDF5Engine
+    from datastore_lab.engines.hdf5.payload import Array
 
 _CHUNK = 1 << 20
 _SMALLEST = 64 << 10
@@ -35,11 +47,11 @@ def begin(engine: HDF5Engine, root: Any, key: Key, spec: Stat) -> None:
     check_record(Record(spec.kind, empty, spec.meta, named))
     media.check_json(spec.meta)
     node = links.find(root, key)
-    if node is not None and layout.stat(node).kind != GROUP:
+    if node is not None and describe.describe(node, key).stat.kind != GROUP:
         raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
     layout.check_free(root, key, {*empty, *(dim for own in named.values() for dim in own)})
     with engine._atomic():
-        _put(layout.make(root, key), spec, empty, named)
+        _put(layout.make(root, key, bare=True), spec, empty, named)
 
 
 def _put(
@@ -48,9 +60,10 @@ def _put(
     for name, array in empty.items():
         dataset = _create(group, array, spec.meta.get("rate"))
         h5o.link(dataset, group, media.escape_link(name).encode(), lcpl=links.LINK)
-    attrs.put(group, layout.KIND, spec.kind)
+    attrs.put(group, names.KIND, spec.kind)
     layout.put_meta(group, spec.meta, empty)
     dims.put_dims(group, named, {name: array.shape for name, array in empty.items()}, growing=True)
+    describe.seal(group, dict.fromkeys(empty))
 
 
 def _create(group: Any, array: NDArray[Any], rate: Any) -> Any:
@@ -81,6 +94,13 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int, rate: Any) -> tuple[int, 
     return (rows, *inner)
 
 
+class _Open(NamedTuple):
+    """The sum of the last chunk of an array of so many rows, which goes on with the next rows."""
+
+    rows: int
+    state: xxhash.xxh3_64
+
+
 class HDF5Appender:
     """Rows wait in memory and are written, all arrays equally long, at each flush.
 
@@ -94,8 +114,7 @@ class HDF5Appender:
         self._like = dict(spec.arrays)
         self._waiting: list[Mapping[str, NDArray[Any]]] = []
         self._bytes = 0
-        self._hashed = 0
-        self._hashes = {name: xxhash.xxh3_128() for name in self._spec}
+        self._open: dict[str, _Open] = {}
         self._closed = False
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
@@ -112,7 +131,7 @@ class HDF5Appender:
 
     def flush(self) -> None:
         """Write what waits and commit it: durable on return."""
-        with self._engine._changing(self._key) as root:
+        with self._engine._guarded(self._key) as root:
             if not self._waiting:
                 return
             node = links.find(root, self._key)
@@ -129,50 +148,80 @@ class HDF5Appender:
                 )  # else native bytes
                 for name, (dtype, _) in self._spec.items()
             }
+            found = describe.checked(node, self._key, self._engine.url)
             with self._engine._atomic():
-                start = self._write(node, joined)
-            self._hash(start, joined)
+                opened = self._write(node, found, joined)
+            self._open = opened
             self._waiting.clear()
             self._bytes = 0
 
     def close(self, meta: Mapping[str, Any]) -> None:
-        """Flush, add final attributes and checksums. May be called twice."""
+        """Flush and add final attributes. May be called twice."""
         if self._closed:
             return
         media.check_json(meta)
         self.flush()
-        with self._engine._changing(self._key) as root:
+        with self._engine._guarded(self._key) as root:
             node = links.find(root, self._key)
             if node is not None:
+                describe.checked(node, self._key, self._engine.url)
                 with self._engine._atomic():
                     layout.put_meta(node, meta, self._spec)
-                    self._seal(node)
+                    describe.seal(node)
         self._closed = True
 
-    def _write(self, node: Any, joined: Mapping[str, NDArray[Any]]) -> int:
+    def _write(self, node: Any, found: describe.Node, joined: Mapping[str, NDArray[Any]]) -> dict[str, _Open]:
+        """Add rows, their sums and the new seal."""
         count = len(next(iter(joined.values()), ()))
-        start = 0
+        opened, infos = {}, dict(found.stat.arrays)
         for name, rows in joined.items():
-            dataset = h5d.open(node, links.link_of(node, name))
-            start = int(dataset.shape[0])
-            dataset.set_extent((start + count, *rows.shape[1:]))
-            data = np.ascontiguousarray(types.convert(rows, self._spec[name][0], types.plain(dataset.dtype)))
-            if data.size:
-                space = dataset.get_space()
-                space.select_hyperslab((start, *(0 for _ in rows.shape[1:])), rows.shape)
-                dataset.write(h5s.create_simple(rows.shape), space, data, types.memory_type(dataset.dtype))
-        dims.grow(node, [info.dims for info in self._like.values()], start + count)
-        return start
+            array = found.arrays[name]
+            native = types.plain(array.native)
+            data = np.ascontiguousarray(types.convert(rows, self._spec[name][0], native))
+            opened[name] = self._sum(name, array, data)
+            _extend(array, data)
+            shape = (array.info.shape[0] + count, *rows.shape[1:])
+            infos[name] = array.info._replace(shape=shape)
+        dims.grow(node, [info.dims for info in self._like.values()], _longest(infos))
+        seals.put(node, found.stat._replace(arrays=infos), dict.fromkeys(found.arrays))
+        return opened
 
-    def _hash(self, start: int, joined: Mapping[str, NDArray[Any]]) -> None:
-        if start != self._hashed:  # a transaction around an earlier flush was undone
-            return
-        for name, rows in joined.items():
-            media.add_checksum(self._hashes[name], rows)
-        self._hashed += len(next(iter(joined.values()), ()))
+    def _sum(self, name: str, array: Array, data: NDArray[Any]) -> _Open:
+        """Set the sums of the chunks that rows go to; gives that of the last, to go on with."""
+        start, each = array.info.shape[0], array.info.chunks[0]  # type: ignore[index]
+        found: dict[int, int] = {}
+        opened = self._opened(name, array)
+        while len(data):
+            part = data[: each - start % each]
+            if start % each == 0:
+                opened = _Open(start, sums.state())
+            sums.add(opened.state, part)
+            found[start // each] = opened.state.intdigest()
+            start, data = start + len(part), data[len(part) :]
+        sums.put_some(array.dataset, found)
+        return _Open(start, opened.state)
 
-    def _seal(self, node: Any) -> None:
-        for name in self._spec:
-            dataset = h5d.open(node, links.link_of(node, name))
-            if dataset.shape[0] == self._hashed:
-                attrs.put(dataset, layout.CHECKSUM, self._hashes[name].hexdigest())
+    def _opened(self, name: str, array: Array) -> _Open:
+        """Give the sum of the last chunk so far, by itself or, if a flush was undone, from the file."""
+        opened, rows = self._open.get(name), array.info.shape[0]
+        if opened is not None and opened.rows == rows:
+            return _Open(rows, opened.state.copy())
+        each = array.info.chunks[0]  # type: ignore[index]
+        begin = rows - rows % each
+        if begin == rows:
+            return _Open(rows, sums.state())
+        source = self._engine._source()
+        return _Open(rows, sums.state(payload.stored(array, name, begin // each, self._key, source)))
+
+
+def _extend(array: Array, data: NDArray[Any]) -> None:
+    start = array.info.shape[0]
+    array.dataset.set_extent((start + len(data), *data.shape[1:]))
+    if data.size:
+        space = array.dataset.get_space()
+        space.select_hyperslab((start, *(0 for _ in data.shape[1:])), data.shape)
+        array.dataset.write(h5s.create_simple(data.shape), space, data, types.memory_type(array.native))
+
+
+def _longest(infos: Mapping[str, ArrayInfo]) -> int:
+    return max((info.shape[0] for info in infos.values()), default=0)

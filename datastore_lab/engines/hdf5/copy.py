@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5ds, h5g, h5o, h5p
 
-from datastore_lab.engines.hdf5 import dims, layout, links, types
+from datastore_lab.engines.hdf5 import attrs, describe, dims, links, types
 from datastore_lab.engines.hdf5.files import Writer, write_new
-from datastore_lab.errors import Foreign
+from datastore_lab.errors import Corrupt, Foreign
 
 if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.disk import Disk
@@ -41,17 +41,20 @@ def _copy_group(source: Any, target: Any, seen: set[Any]) -> None:
     _once(source, seen)
     _copy_attributes(source, target)
     found = links.contents(source)
+    if found.damaged:
+        raise Corrupt(f"{found.damaged[0].decode(errors='replace')!r} can't be copied: it is damaged")
     if found.refused or len(found.groups) + len(found.datasets) != len(source):
         raise _foreign("links or types of its own")
     for link in found.datasets:
         dataset = h5d.open(source, link)
         _once(dataset, seen)
-        if layout.refusal(dataset) is not None:
-            raise _foreign(f"{links.decode(link)!r}, {layout.refusal(dataset)}")
+        if describe.refusal(dataset) is not None:
+            raise _foreign(f"{links.decode(link)!r}, {describe.refusal(dataset)}")
         h5o.copy(source, link, target, link, copypl=_COPY, lcpl=links.LINK)
         _copy_attributes(dataset, h5d.open(target, link))
+    beside = links.addresses(source, found.datasets)
     for link in found.datasets:
-        _copy_scales(h5d.open(source, link), source, h5d.open(target, link), target)
+        _copy_scales(h5d.open(source, link), beside, h5d.open(target, link), target)
     for link in found.groups:
         _copy_group(h5g.open(source, link), h5g.create(target, link, lcpl=links.LINK, gcpl=links.GROUP), seen)
 
@@ -64,9 +67,8 @@ def _once(owner: Any, seen: set[Any]) -> None:
 
 
 def _copy_attributes(source: Any, target: Any) -> None:
-    found: list[bytes] = []
-    h5a.iterate(source, found.append)
-    for name in found:
+    for text in attrs.names(source):
+        name = text.encode("utf-8", "surrogateescape")
         if name in {b"DIMENSION_LIST", b"REFERENCE_LIST"}:
             continue
         attribute = h5a.open(source, name)
@@ -81,12 +83,12 @@ def _copy_attributes(source: Any, target: Any) -> None:
             copy.write(data, mtype=memory)
 
 
-def _copy_scales(dataset: Any, source: Any, copy: Any, target: Any) -> None:
+def _copy_scales(dataset: Any, beside: dict[int, bytes], copy: Any, target: Any) -> None:
     if not h5a.exists(dataset, b"DIMENSION_LIST"):
         return
     for axis in range(len(dataset.shape)):
-        for name in dims.scales_of(dataset, axis):
-            if not source.links.exists(name):
+        for name in dims.scales_of(dataset, axis, beside):
+            if name not in beside.values():
                 raise _foreign("dimensions that lie in another group")
             h5ds.attach_scale(copy, h5d.open(target, name), axis)
 

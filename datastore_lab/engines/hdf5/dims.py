@@ -102,8 +102,17 @@ def is_dummy(dataset: Any) -> bool:
     return isinstance(name, str) and name.startswith(_DUMMY)
 
 
-def read_dims(name: str, dataset: Any) -> tuple[str, ...] | None:
-    """Give the dimension names of an array, whoever wrote them; None if it has none."""
+def read_dims(name: str, dataset: Any, beside: Mapping[int, bytes]) -> tuple[str, ...] | None:
+    """Give the dimension names of an array, whoever wrote them; None if it has none.
+
+    Parameters
+    ----------
+    name : str
+    dataset : h5py.h5d.DatasetID
+    beside : mapping of int to bytes
+        Links of the same group by the address of what they lead to: HDF5 itself finds the name of a
+        scale only by a search of the whole file.
+    """
     rank = len(dataset.shape)
     kept = attrs.get(dataset, NAMES)
     if isinstance(kept, list) and len(kept) == rank and all(isinstance(dim, str) and dim for dim in kept):
@@ -112,21 +121,21 @@ def read_dims(name: str, dataset: Any) -> tuple[str, ...] | None:
         return (name,)
     if not rank or not h5a.exists(dataset, b"DIMENSION_LIST"):
         return None
-    return tuple(_axis(dataset, axis) or f"{name}_{axis}" for axis in range(rank))
+    return tuple(_axis(dataset, axis, beside) or f"{name}_{axis}" for axis in range(rank))
 
 
-def _axis(dataset: Any, axis: int) -> str | None:
+def _axis(dataset: Any, axis: int, beside: Mapping[int, bytes]) -> str | None:
     """Give the name of the first scale of an axis."""
-    found = scales_of(dataset, axis)
+    found = scales_of(dataset, axis, beside)
     return media.unescape_link(found[0].decode("utf-8", "surrogateescape")) if found else None
 
 
-def scales_of(dataset: Any, axis: int) -> list[bytes]:
+def scales_of(dataset: Any, axis: int, beside: Mapping[int, bytes]) -> list[bytes]:
     """Give the links of the scales of an axis, each the last part of the scale's path."""
     found: list[bytes] = []
 
     def note(scale: Any) -> None:
-        path = h5i.get_name(scale)
+        path = beside.get(h5o.get_info(scale).addr) or h5i.get_name(scale)
         if path:
             found.append(path.rpartition(b"/")[2])
 

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from h5py import h5g, h5o
-
 from datastore_lab import media
-from datastore_lab.engines.hdf5 import attrs, layout, links
+from datastore_lab.engines.hdf5 import check as checking
 from datastore_lab.engines.hdf5 import copy as copying
+from datastore_lab.engines.hdf5 import describe, layout, links, payload, walk
 from datastore_lab.engines.hdf5.append import HDF5Appender, begin
 from datastore_lab.engines.hdf5.disk import Disk
 from datastore_lab.engines.hdf5.files import Writer, real_path
@@ -28,6 +27,7 @@ from datastore_lab.engines.hdf5.types import carry
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
+    GROUP,
     Problem,
     Record,
     Repair,
@@ -124,50 +124,51 @@ class HDF5Engine:
 
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         """Yield the keys of all records at or below `prefix`, parents before their children."""
-        yield from self._look(prefix, lambda root: list(_walk(_node(root, prefix), prefix)))
+        yield from self._look(prefix, lambda root: list(walk.keys(_node(root, prefix), prefix)))
 
     def children(self, prefix: Key = ()) -> Iterator[str]:
         """Yield the names of the child nodes of one node."""
-        found = self._look(prefix, lambda root: links.contents(_node(root, prefix)).groups)
+        found = self._look(prefix, lambda root: walk.children(_node(root, prefix)))
         yield from map(links.decode, found)
 
     def stat(self, key: Key) -> Stat:
         """Describe a node without reading payload; what is not read is in ``meta["lab_refused"]``."""
-        return self._look(key, lambda root: layout.stat(_node(root, key)))
+        return self._look(key, lambda root: self._describe(root, key).shown())
 
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
         """Read one array of a record, or a part of it."""
-        return self._look(
-            key, lambda root: layout.read(layout.open_array(_node(root, key), key, name), selection, key)
-        )
+        return self._look(key, lambda root: self._read(root, key, name, selection))
 
     def write(self, key: Key, record: Record) -> None:
         """Put a record at a key: atomic and durable."""
         check_record(record)
         media.check_json(record.meta)
         carried = {name: carry(array) for name, array in record.arrays.items()}
-        with self._changing(key) as root:
+        with self._guarded(key) as root:
             _refuse_root(key)
             taken = {*carried, *itertools.chain.from_iterable(record.dims.values())}
             layout.check_free(root, key, taken)
             with self._atomic():
-                layout.put_record(layout.make(root, key), record, carried)
+                layout.put_record(layout.make(root, key, bare=True), record, carried)
             self._streams.pop(key, None)  # its rows have no place any more
 
     def update(self, key: Key, meta: Mapping[str, Any]) -> None:
         """Merge into the attributes of a node; attributes that are not named stay as they are."""
         media.check_json(meta)
-        with self._changing(key) as root:
+        with self._guarded(key) as root:
             node = _node(root, key)
+            found = describe.checked(node, key, self._path)
             with self._atomic():
-                layout.put_meta(node, meta, layout.array_names(node))
+                layout.put_meta(node, meta, found.arrays)
+                if found.seal is not None or (found.stat.kind == GROUP and not found.stat.meta):
+                    describe.seal(node)  # what another program made and may change again has none
 
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""
         _refuse_root(old)
         _refuse_root(new)
         check(new)
-        with self._changing(old) as root:
+        with self._guarded(old) as root:
             _node(root, old)
             if new[: len(old)] == old:
                 raise BadKey(f"{show(old)!r} can't be moved into itself, to {show(new)!r}", key=new)
@@ -182,11 +183,12 @@ class HDF5Engine:
     def delete(self, key: Key) -> None:
         """Delete a node with everything below it."""
         _refuse_root(key)
-        with self._changing(key) as root:
+        with self._guarded(key) as root:
             _node(root, key)
             with self._atomic():
                 parent = _node(root, key[:-1])
-                parent.unlink(links.link_of(parent, key[-1]))
+                with links.pinned(root):
+                    parent.unlink(links.link_of(parent, key[-1]))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -204,25 +206,34 @@ class HDF5Engine:
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         """Read everything at or below `key` and yield what is not as it was written."""
-        self.stat(key)
-        for node in list(self.keys(key)):
-            yield from self._look(node, lambda root, at=node: list(_verify(root, at)))  # type: ignore[misc]
+        nodes = self._look(key, lambda root: list(walk.nodes(_node(root, key), key)))
+        for at, error in nodes:
+            if error is not None:
+                yield Problem(at, None, f"HDF5 can't open it: {error}")
+                continue
+            yield from self._look(at, lambda root, at=at: list(checking.problems(root, at, self._source())))  # type: ignore[misc]
 
     def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
         """Mend what can be mended without guessing, and say what was done and what was not."""
-        for found in self.verify(key):
-            yield Repair(*found, mended=False)
+        writer = self._need_writer(key)
+        if writer.recovered:
+            what = "the last writer did not finish; the file was brought back to its last commit"
+            yield Repair((), None, what, mended=True)
+        for at in list(dict.fromkeys(problem.key for problem in self.verify(key))):
+            with self._guarded(at) as root, self._atomic():
+                steps = list(checking.mend(root, at, self._source(), accept=accept))
+            yield from steps
 
     def compact(self) -> int:
         """Write the file anew without the space of what was deleted; returns bytes freed."""
-        with self._changing(()) as root:
+        with self._guarded(()) as root:
             if self._depth:
                 raise EngineError("a store can't be compacted inside a transaction", key=self._path)
             return copying.compact(self._need_writer(()), root, self._path, self._disk)
 
     def append(self, key: Key, spec: Stat) -> HDF5Appender:
         """Begin a record that grows along axis 0."""
-        with self._changing(key) as root:
+        with self._guarded(key) as root:
             _refuse_root(key)
             begin(self, root, key, spec)
             self._streams[key] = appender = HDF5Appender(self, key, spec)
@@ -237,6 +248,20 @@ class HDF5Engine:
             for part in (self._writer, self._reader):
                 if part is not None:
                     part.close()
+
+    def _describe(self, root: Any, key: Key) -> describe.Node:
+        return describe.checked(_node(root, key), key, self._path)
+
+    def _read(self, root: Any, key: Key, name: str, selection: Selection) -> NDArray[Any]:
+        node = self._describe(root, key)
+        array = node.arrays.get(name)
+        if array is None:
+            raise describe.explain(_node(root, key), key, name, node)
+        return payload.read(array, name, selection, key, self._source())
+
+    def _source(self) -> payload.Source:
+        paged = (self._reader or self._need_writer(())).paged
+        return payload.Source(self._path, paged.size, paged.read_at)
 
     def _check_open(self, key: Key = ()) -> None:
         if self._closed:
@@ -262,6 +287,17 @@ class HDF5Engine:
                 raise
             except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
                 raise Corrupt(f"{show(key)!r} in {self._path} can't be read: {error}", key=key) from error
+
+    @contextmanager
+    def _guarded(self, key: Key) -> Iterator[Any]:
+        """Hold the lock and give the root; what HDF5 can't make sense of is `Corrupt`."""
+        with self._changing(key) as root:
+            try:
+                yield root
+            except (LabError, MemoryError):
+                raise
+            except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
+                raise Corrupt(f"{show(key)!r} in {self._path} can't be changed: {error}", key=key) from error
 
     @contextmanager
     def _changing(self, key: Key) -> Iterator[Any]:
@@ -346,33 +382,6 @@ def _node(root: Any, key: Key) -> Any:
     if node is None:
         raise NotFound(f"there is nothing at {show(key)!r}", key=key)
     return node
-
-
-def _walk(group: Any, key: Key, above: frozenset[int] = frozenset()) -> Iterator[Key]:
-    """Yield the keys of records; a group that contains itself, as only a hostile file does, is left out."""
-    address = h5o.get_info(group).addr
-    if address in above:
-        return
-    found = links.contents(group)
-    if attrs.has(group, layout.KIND) or any(layout.arrays(group, found)):
-        yield key
-    for link in found.groups:
-        yield from _walk(h5g.open(group, link), (*key, links.decode(link)), above | {address})
-
-
-def _verify(root: Any, key: Key) -> Iterator[Problem]:
-    node = links.find(root, key)
-    if node is None:
-        return  # deleted meanwhile
-    for name, dataset in layout.arrays(node, links.contents(node)):
-        expected = attrs.get(dataset, layout.CHECKSUM)
-        try:
-            data = layout.read(dataset, (), key)
-        except (LabError, OSError, RuntimeError, ValueError, TypeError) as error:
-            yield Problem(key, name, f"can't be read: {error}")
-            continue
-        if expected is not None and media.checksum(data) != expected:
-            yield Problem(key, name, "the bytes are not those that were written (checksum)")
 
 
 def _refuse_root(key: Key) -> None:

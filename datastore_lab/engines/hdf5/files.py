@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
+from datastore_lab import integrity
+from datastore_lab.engines.hdf5 import attrs, seals
 from datastore_lab.engines.hdf5.journal import Journal
 from datastore_lab.engines.hdf5.pages import PagedFile
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, LabError, NotFound, ReadOnly
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.disk import Disk
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_FORMAT = ("v108", "latest")
+"""The oldest format whose metadata HDF5 checksums, for all that is made; any, for what is there."""
+
 MODES = ("r", "r+", "a", "w", "x")
 
 
@@ -104,17 +109,27 @@ def open_file(paged: PagedFile, path: str, mode: str) -> h5py.File:
     """
     file = None
     try:
-        file = h5py.File(paged, mode, track_order=True if mode == "w" else None)
-        file["/"]  # which may be what is damaged
+        new = {"track_order": True, "fs_strategy": "none"} if mode == "w" else {}
+        file = h5py.File(paged, mode, libver=_FORMAT, **new)
+        layout = attrs.get(file["/"].id, integrity.VERSION)  # the root may be what is damaged
+        integrity.check_layout(layout, path)
+    except LabError:
+        _drop(file, paged)
+        raise
     except (OSError, RuntimeError, ValueError, KeyError, OverflowError) as error:
-        if file is not None:
-            paged.absorb()
-            with contextlib.suppress(OSError, RuntimeError):
-                file.close()
+        _drop(file, paged)
         raise Corrupt(
             f"{path} is damaged ({error}); restore it from a copy, or try h5dump and h5repack on it", key=path
         ) from error
     return file
+
+
+def _drop(file: h5py.File | None, paged: PagedFile) -> None:
+    """Close what can't be used, without writing anything."""
+    if file is not None:
+        paged.absorb()
+        with contextlib.suppress(OSError, RuntimeError):
+            file.close()
 
 
 class Writer:
@@ -125,15 +140,17 @@ class Writer:
         self._process = os.getpid()
         self._broken: OSError | None = None
         self.file: h5py.File
+        self.paged: PagedFile  # what is read from; after a failure of the disk not what is written to
         self._paged: PagedFile
         check_place(path, mode)
         self._journal = self._lock(timeout)
         self._handle = -1
+        self.recovered = False
         try:
             exists = check_place(path, mode)  # again, now that nobody else can change it
             if exists:
                 self._handle = open_handle(disk, path, os.O_RDWR)
-                self._journal.recover(self._handle)
+                self.recovered = self._journal.recover(self._handle)
             disk.unlink(f"{path}-new")
             if not exists or mode == "w":
                 self._replace_by_empty()
@@ -191,12 +208,14 @@ class Writer:
     def _restore(self) -> None:
         try:
             self._paged.rollback()
-            self.file = open_file(self._paged, self._path, "r+")
+            self.paged = self._paged
+            self.file = open_file(self.paged, self._path, "r+")
             self._broken = None
         except OSError as error:
             self._broken = error
             undo = list(self._journal.undo()) if self._journal.hot else []
-            self.file = open_file(PagedFile.reader(self._disk, self._handle, undo), self._path, "r")
+            self.paged = PagedFile.reader(self._disk, self._handle, undo)
+            self.file = open_file(self.paged, self._path, "r")
 
     def refused(self, cause: BaseException) -> EngineError:
         """Say that a change failed."""
@@ -262,7 +281,7 @@ class Writer:
 
     def _replace_by_empty(self) -> None:
         new = f"{self._path}-new"
-        write_new(self._disk, new, lambda file: None)
+        write_new(self._disk, new, lambda file: seals.begin(file["/"].id))
         self._disk.replace(new, self._path)
         self._disk.sync_folder(self._path)
         if self._handle >= 0:
@@ -271,8 +290,8 @@ class Writer:
 
     def _start(self) -> None:
         self._journal.start(self._disk.size(self._handle), Path(self._path).stat().st_mtime_ns)
-        self._paged = PagedFile(self._disk, self._handle, self._journal)
-        self.file = open_file(self._paged, self._path, "r+")
+        self.paged = self._paged = PagedFile(self._disk, self._handle, self._journal)
+        self.file = open_file(self.paged, self._path, "r+")
 
     def _release(self, *, remove: bool) -> None:
         self._journal.close(remove=remove)

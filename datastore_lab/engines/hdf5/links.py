@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from h5py import h5g, h5l, h5o, h5p, h5t
+from h5py import h5d, h5g, h5l, h5o, h5p, h5s, h5t
 
 from datastore_lab import media
 from datastore_lab.errors import Untrusted
@@ -33,13 +35,38 @@ LINK = _link_plist()
 GROUP = _group_plist()
 """How groups are created: links and attributes keep their order."""
 
+_NOTHING = h5s.create(h5s.SCALAR)
+
+
+@contextmanager
+def pinned(root: Any) -> Iterator[None]:
+    """Keep space that is freed inside from being used again.
+
+    A file of ours forgets what is freed, but for one case: what lies at the very end would be given to
+    what is written next, while another program may have it mapped. So something lies behind it meanwhile.
+    """
+    pin = h5d.create(root, None, h5t.NATIVE_INT8, _NOTHING)
+    yield
+    del pin  # without a name, it goes with its identifier
+
 
 class Contents(NamedTuple):
-    """What hangs below a group: links to groups and to datasets, and what is refused, with the reason."""
+    """What hangs below a group.
+
+    Attributes
+    ----------
+    groups, datasets : list of bytes
+        Links.
+    refused : dict of str to str
+        What is not followed, with the reason.
+    damaged : list of bytes
+        Links to what HDF5 can't make sense of.
+    """
 
     groups: list[bytes]
     datasets: list[bytes]
     refused: dict[str, str]
+    damaged: list[bytes]
 
 
 def decode(link: bytes) -> str:
@@ -84,13 +111,27 @@ def kind_of(group: Any, link: bytes, name: str) -> int:
 
 def contents(group: Any) -> Contents:
     """Sort the links of a group, in the order in which they were made where the file keeps it."""
-    found = Contents([], [], {})
-    for link in group:
-        if group.links.get_info(link).type != h5l.TYPE_HARD:
-            found.refused[decode(link)] = "a soft or external link"
+    return sort(group, group)
+
+
+def addresses(group: Any, wanted: Iterable[bytes]) -> dict[int, bytes]:
+    """Give links of a group by the address of what they lead to."""
+    return {int(group.links.get_info(link).u): link for link in wanted}
+
+
+def sort(group: Any, wanted: Iterable[bytes]) -> Contents:
+    """Sort links of a group by what they lead to."""
+    found = Contents([], [], {}, [])
+    for link in wanted:
+        try:
+            hard = group.links.get_info(link).type == h5l.TYPE_HARD
+            kind = h5o.get_info(group, link).type if hard else None
+        except (OSError, RuntimeError, KeyError, ValueError):  # KeyError: HDF5's for what it can't open
+            found.damaged.append(link)
             continue
-        kind = h5o.get_info(group, link).type
-        if kind == h5o.TYPE_GROUP:
+        if not hard:
+            found.refused[decode(link)] = "a soft or external link, which may lead to another file"
+        elif kind == h5o.TYPE_GROUP:
             found.groups.append(link)
         elif kind == h5o.TYPE_DATASET:
             found.datasets.append(link)

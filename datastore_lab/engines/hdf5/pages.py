@@ -97,6 +97,18 @@ class PagedFile:
         self._at += len(view)
         return len(view)
 
+    def read_at(self, view: memoryview, at: int) -> int:
+        """Fill a buffer as far as the file goes, without moving; returns how many bytes there were."""
+        got = self._disk.read(self._handle, view, at)
+        if self._pages:
+            self._lay_over(view, at)
+        return got
+
+    @property
+    def size(self) -> int:
+        """Length of the file, in bytes."""
+        return self._size
+
     def write(self, data: Any) -> int:
         """Take bytes; never raises, see `error`."""
         view = memoryview(data).cast("B")

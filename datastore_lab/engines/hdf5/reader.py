@@ -40,6 +40,7 @@ class Reader:
         self._handle = -1
         self._look: _Look | None = None
         self.file: h5py.File
+        self.paged: PagedFile
         self.revision = 0
         check_place(path, "r")
         self.read(lambda root: None)
@@ -88,8 +89,8 @@ class Reader:
             self._handle, self._look = -1, None
         handle = open_handle(self._disk, self._path, os.O_RDONLY)
         try:
-            paged = PagedFile.reader(self._disk, handle, self._undo(look))
-            self.file = open_file(paged, self._path, "r")
+            self.paged = PagedFile.reader(self._disk, handle, self._undo(look))
+            self.file = open_file(self.paged, self._path, "r")
         except BaseException:
             self._disk.close(handle)
             raise

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from datastore_lab import dtypes, media
+from datastore_lab import dtypes
 from datastore_lab.errors import Corrupt, NotStorable
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ _CF_UNITS = {
 
 
 class Carried(NamedTuple):
-    """An array as HDF5 will hold it: C-ordered data, its attributes, and the checksum of the original."""
+    """An array as HDF5 will hold it: C-ordered data and its attributes; and the name of its own type."""
 
     data: NDArray[Any]
     attributes: Mapping[str, Any]
-    checksum: str
+    dtype: str
 
 
 def carry(array: NDArray[Any]) -> Carried:
@@ -65,7 +65,7 @@ def carry(array: NDArray[Any]) -> Carried:
     own = np.asarray(array, order="C")
     dtypes.check(own.dtype)
     data, attributes = _to_native(own)
-    return Carried(data, attributes, media.checksum(own))
+    return Carried(data, attributes, dtypes.name(own.dtype))
 
 
 def carrier(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], dict[str, Any]]:
@@ -184,6 +184,8 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if not dtype.itemsize:
         return np.dtype("u1")
     candidate = _substitute(dtype)
+    if candidate.subdtype is not None:  # UTF-8 can't hold it: viewed as numbers it would gain an axis
+        return np.dtype(f"V{dtype.itemsize}")
     try:
         tid = h5py.h5t.py_create(candidate, logical=True)
         if tid.dtype == candidate and tid.get_size() == dtype.itemsize:

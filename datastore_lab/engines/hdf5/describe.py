@@ -1,0 +1,175 @@
+"""What a node holds, read without payload, and held against its seal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from h5py import h5d
+
+from datastore_lab import dtypes, integrity
+from datastore_lab.engines.hdf5 import attrs, dims, links, names, seals, sums, types
+from datastore_lab.engines.hdf5.payload import Array
+from datastore_lab.errors import Corrupt, Foreign, NotFound, NotStorable, Untrusted
+from datastore_lab.keys import Key, show
+from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, GROUP, ArrayInfo, Stat, default_dims
+
+_FEW = 256
+"""So many links of a sealed node are looked at one by one; of more, its seal tells which are arrays."""
+
+
+class Node(NamedTuple):
+    """A node as it is in the file.
+
+    Attributes
+    ----------
+    stat : Stat
+        Without what is refused.
+    arrays : mapping of str to Array
+    refused : mapping of str to str
+        What is not read, with the reason.
+    damaged : list of bytes
+        Links to what HDF5 can't make sense of.
+    seal : Seal or None
+    """
+
+    stat: Stat
+    arrays: Mapping[str, Array]
+    refused: Mapping[str, str]
+    damaged: list[bytes]
+    seal: seals.Seal | None
+
+    def lost(self) -> list[str]:
+        """Name the arrays that the seal knows and HDF5 can't open."""
+        known = set() if self.seal is None or self.seal.sums is None else set(self.seal.sums)
+        return [name for name in map(links.decode, self.damaged) if name in known]
+
+    def shown(self) -> Stat:
+        """Give the description with the names of what is refused."""
+        if not self.refused:
+            return self.stat
+        return self.stat._replace(meta={**self.stat.meta, names.REFUSED: dict(self.refused)})
+
+
+def checked(group: Any, key: Key, url: str) -> Node:
+    """Describe a node, which has to be as it was sealed.
+
+    Raises
+    ------
+    Corrupt
+    """
+    node = describe(group, key)
+    if lost := node.lost():
+        raise Corrupt(
+            f"{lost} of {show(key)!r} in {url} can't be opened by HDF5: what describes it is damaged; "
+            "restore the item from a copy",
+            key=key,
+        )
+    if node.seal is not None or node.stat.kind not in {GROUP, ARRAYS}:
+        integrity.check_seal(key, node.stat, node.seal and node.seal.digest, url)
+    return node
+
+
+def describe(group: Any, key: Key = ()) -> Node:
+    """Describe a node as it is."""
+    seal = seals.get(group, key)
+    found = _contents(group, seal)
+    beside = links.addresses(group, found.datasets)
+    arrays = {name: _array(name, dataset, seal, beside) for name, dataset in datasets(group, found)}
+    kind = attrs.get(group, names.KIND)
+    if not isinstance(kind, str):
+        kind = ARRAYS if arrays else GROUP
+    stat = Stat(kind, {name: array.info for name, array in arrays.items()}, _meta(group, arrays))
+    return Node(stat, arrays, found.refused, found.damaged, seal)
+
+
+def _contents(group: Any, seal: seals.Seal | None) -> links.Contents:
+    """Sort the links of a group, or, where they are many, only those of the arrays that the seal names."""
+    if seal is None or seal.sums is None or len(group) <= _FEW + 2 * len(seal.sums):
+        return links.contents(group)
+    wanted = [link for name in seal.sums if (link := links.link_of(group, name)) is not None]
+    return links.sort(group, wanted)
+
+
+def datasets(group: Any, found: links.Contents) -> Iterator[tuple[str, Any]]:
+    """Yield name and dataset of every array of a node; adds to `found` what can't be one."""
+    for link in found.datasets:
+        dataset = h5d.open(group, link)
+        if dims.is_dummy(dataset):
+            continue
+        reason = refusal(dataset)
+        if reason is None:
+            yield links.decode(link), dataset
+        else:
+            found.refused[links.decode(link)] = reason
+
+
+def refusal(dataset: Any) -> str | None:
+    """Say why a dataset can't be read; None if it can."""
+    plist = dataset.get_create_plist()
+    if plist.get_layout() == h5d.VIRTUAL:
+        return "a virtual dataset, whose data lies in other files"
+    if plist.get_external_count():
+        return "a dataset whose data lies in another file"
+    if dataset.shape is None:
+        return "an empty dataset without a shape"
+    try:
+        dtype = dataset.dtype
+        if dtype.hasobject and not types.is_text(dtype):
+            return f"a dataset of {dtype}, references or lists of varying length"
+        types.declared(dtype, {types.TYPE: attrs.get(dataset, types.TYPE)})
+    except (TypeError, ValueError, NotStorable, Corrupt) as error:
+        return f"a dataset of a type that numpy lacks ({error})"
+    return None
+
+
+def explain(group: Any, key: Key, name: str, node: Node) -> Exception:
+    """Make the error for an array that is not there to be read."""
+    reason = node.refused.get(name)
+    if reason is not None:
+        kind = (
+            Untrusted if "other file" in reason or "another file" in reason or "link" in reason else Foreign
+        )
+        return kind(f"{name!r} in {show(key)!r} is {reason}; it is not read", key=key)
+    if (link := links.link_of(group, name)) in node.damaged and link is not None:
+        return Corrupt(f"{name!r} in {show(key)!r} is damaged: HDF5 can't open it", key=key)
+    return NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(node.arrays)}", key=key)
+
+
+def _array(name: str, dataset: Any, seal: seals.Seal | None, beside: Mapping[int, bytes]) -> Array:
+    native = dataset.dtype
+    declared = {kept: attrs.get(dataset, kept) for kept in (types.TYPE, types.ESCAPED)}
+    layout, chunks = sums.layout_of(dataset)
+    shape, dtype = tuple(int(size) for size in dataset.shape), types.declared(native, declared)
+    own = dims.read_dims(name, dataset, beside) or default_dims(name, len(shape))
+    info = ArrayInfo(dtype, shape, own, math.prod(shape) * dtypes.parse(dtype).itemsize, chunks)
+    found = None if seal is None or seal.sums is None else seal.sums.get(name)
+    return Array(dataset, info, native, layout, declared, found, seal is not None)
+
+
+def _meta(group: Any, arrays: Mapping[str, Array]) -> dict[str, Any]:
+    meta = {
+        attrs.unescape(name, names.NODE_RESERVED): value
+        for name, value in attrs.items(group, names.NODE_RESERVED)
+    }
+    on_arrays = {name: own for name, array in arrays.items() if (own := array_attributes(array.dataset))}
+    if on_arrays:
+        rest = meta.get(ARRAY_ATTRIBUTES)
+        meta[ARRAY_ATTRIBUTES] = {**(rest if isinstance(rest, dict) else {}), **on_arrays}
+    return meta
+
+
+def array_attributes(dataset: Any) -> dict[str, Any]:
+    """Give the attributes of an array that are the user's."""
+    hidden = names.reserved(dataset)
+    return {attrs.unescape(name, hidden): value for name, value in attrs.items(dataset, hidden)}
+
+
+def seal(group: Any, found: Mapping[str, str | None] | None = None) -> None:
+    """Seal a node as it is; sums that its old seal holds stay, unless others are given."""
+    node = describe(group)
+    held = found if found is not None else node.seal.sums if node.seal is not None else {}
+    if held is not None:
+        held = {name: held.get(name) for name in node.arrays}
+    seals.put(group, node.stat, held)

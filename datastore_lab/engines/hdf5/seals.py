@@ -1,0 +1,116 @@
+"""The seal of a node: a checksum over its description, and with it the sums of its small arrays.
+
+``lab_seal`` is one text of fixed length, so that it lies in the object header, which HDF5 checksums:
+``{"seal": "<32 digits>", "sums": {"<array>": "<16 digits>" or null, ...}}``. Null stands for an array whose
+sums are kept on the dataset; ``sums`` is left out where it would be too long, and then all are there.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from h5py import h5a, h5s, h5t
+
+from datastore_lab import integrity
+from datastore_lab.engines.hdf5 import attrs
+from datastore_lab.errors import Corrupt
+from datastore_lab.keys import Key, show
+from datastore_lab.records import GROUP, Stat
+
+NAME = integrity.SEAL
+_RAW = NAME.encode()
+_LONGEST = 16 << 10
+_SCALAR = h5s.create(h5s.SCALAR)
+
+
+class Seal(NamedTuple):
+    """What ``lab_seal`` says: the checksum, and the sum of each array that is one block."""
+
+    digest: str
+    sums: Mapping[str, str | None] | None
+
+
+def put(group: Any, stat: Stat, sums: Mapping[str, str | None] | None) -> None:
+    """Seal a node that is as `stat` says; in place where a seal of this length is there."""
+    put_raw(group, _pack(integrity.seal(stat), sums))
+
+
+def fits(sums: Mapping[str, str | None]) -> bool:
+    """Say whether a seal has room for these sums."""
+    return len(_text("0" * 32, sums)) <= _LONGEST
+
+
+def _pack(digest: str, sums: Mapping[str, str | None] | None) -> bytes:
+    return _text(digest, sums if sums is not None and fits(sums) else None)
+
+
+def _text(digest: str, sums: Mapping[str, str | None] | None) -> bytes:
+    held: dict[str, Any] = {"seal": digest} if sums is None else {"seal": digest, "sums": dict(sums)}
+    return json.dumps(held, separators=(",", ":")).encode()
+
+
+def put_raw(group: Any, raw: bytes) -> None:
+    """Write the text of a seal."""
+    data, kind = np.array(raw), _type(len(raw))
+    if h5a.exists(group, _RAW):
+        attribute = h5a.open(group, _RAW)
+        if attribute.get_type() == kind:
+            attribute.write(data, kind)
+            return
+        h5a.delete(group, _RAW)
+    h5a.create(group, _RAW, kind, _SCALAR).write(data, kind)
+
+
+def get(group: Any, key: Key = ()) -> Seal | None:
+    """Read the seal of a node; None if it has none.
+
+    Raises
+    ------
+    Corrupt
+        If what stands there is no seal.
+    """
+    if not h5a.exists(group, _RAW):
+        return None
+    attribute = h5a.open(group, _RAW)
+    size = attribute.get_storage_size()
+    kind = _type(size)
+    if attribute.get_type() != kind:
+        raise _broken(key)
+    data = np.empty((), f"S{size}")
+    attribute.read(data, kind)
+    return parse(data.item(), key)
+
+
+def parse(raw: bytes, key: Key) -> Seal:
+    """Read the text of a seal."""
+    try:
+        held = json.loads(raw)
+        digest, sums = held["seal"], held.get("sums")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _broken(key) from error
+    if not isinstance(digest, str) or not (sums is None or isinstance(sums, dict)):
+        raise _broken(key)
+    return Seal(digest, sums)
+
+
+def _broken(key: Key) -> Corrupt:
+    return Corrupt(f"the attribute {NAME} of {show(key)!r} is no seal; restore the item from a copy", key=key)
+
+
+def begin(root: Any) -> None:
+    """Mark the root of a new store."""
+    attrs.put(root, integrity.VERSION, integrity.LAYOUT)
+    put_raw(root, EMPTY)
+
+
+EMPTY = _pack(integrity.seal(Stat(GROUP, {}, {})), {})
+"""The seal of a group that holds nothing but children."""
+
+
+@functools.lru_cache(maxsize=256)
+def _type(size: int) -> Any:
+    return h5t.py_create(np.dtype(f"S{max(1, size)}"))
