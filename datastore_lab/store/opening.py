@@ -10,12 +10,13 @@ from typing import Any
 
 from datastore_lab.errors import EngineError, LabError
 from datastore_lab.records import check_durability
-from datastore_lab.registry import ENGINES, SUFFIXES
+from datastore_lab.registry import DATABASES, ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 from datastore_lab.store.sharing import alone, share
 
 MODES = ("r", "r+", "a", "w", "x")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_PASSWORD = re.compile(r"//[^/]*@")
 
 
 def open_store(
@@ -27,7 +28,8 @@ def open_store(
     ----------
     path : str or path-like
         ``"lab.h5"``, ``"lab.zarr"``, ``"lab.parquets"``, ``"run.arrow"``, or a URL: ``"memory://"``,
-        ``"file:///data/lab.h5"``.
+        ``"file:///data/lab.h5"``, or that of a database: ``"sqlite:///lab.sqlite"``,
+        ``"postgresql://user@host/database?lab=name"``, ``"mariadb://user@host/database"``.
         An existing file is recognised by its content, a new one by its suffix.
     mode : {"a", "r", "r+", "w", "x"}
         As in h5py: ``a`` opens or creates, ``r`` only reads, ``r+`` must exist, ``w`` starts empty, ``x``
@@ -64,8 +66,10 @@ def open_store(
     text = str(path) if isinstance(path, Path) else _as_text(path)
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
-        engine = _engine_class(scheme[1].lower(), text)(text[scheme.end() :], mode, **options)
-        return Store(engine) if scheme[1].lower() == "memory" else alone(engine, mode)
+        name = scheme[1].lower().partition("+")[0]  # what follows the plus is the driver of a database
+        place = text if name in DATABASES else text[scheme.end() :]
+        engine = _engine_class(DATABASES.get(name, name), text)(place, mode, **options)
+        return Store(engine) if name == "memory" else alone(engine, mode)
     place, name = _recognised(_from_file_url(text) if scheme else text)
     return share(ENGINES.load(name), place, mode, options)
 
@@ -98,9 +102,11 @@ def _engine_class(scheme: str, text: str) -> Any:
     file_engines = set(SUFFIXES.values())
     engine = None if scheme in file_engines else ENGINES.find(scheme)
     if engine is None:
-        known = ", ".join(f"{name}://" for name in ["file", *ENGINES.names()] if name not in file_engines)
+        others = [name for name in ENGINES.names() if name not in {*file_engines, *DATABASES.values()}]
+        known = ", ".join(f"{name}://" for name in ["file", *DATABASES, *others])
+        shown = _PASSWORD.sub("//***@", text)
         raise EngineError(
-            f"no engine opens {text!r}: the scheme {scheme!r} is unknown (known: {known})", key=text
+            f"no engine opens {shown!r}: the scheme {scheme!r} is unknown (known: {known})", key=shown
         )
     return engine
 
@@ -125,13 +131,15 @@ def _engine_name(place: Path) -> str:
             return "zarr"
         if place.is_dir() and (place / "lab.yaml").is_file():
             return "parquet-folder"
-        if place.is_file():
+        if place.is_file() and name != "sqlite":  # to open and close it would drop SQLite's locks on it
             with place.open("rb") as file:
-                head = file.read(8)
-            if head == b"\x89HDF\r\n\x1a\n":
+                head = file.read(16)
+            if head.startswith(b"\x89HDF\r\n\x1a\n"):
                 return "hdf5"
             if head.startswith(b"ARROW1"):
                 return "arrow"
+            if head == b"SQLite format 3\0":
+                return "sqlite"
     if name is None:
         raise EngineError(
             f"can't tell the format of {str(place)!r} from its name or content; use one of the suffixes "

@@ -77,13 +77,22 @@ def translated(error: sae.SQLAlchemyError, address: Address, holder: str = "") -
     original: Any = getattr(error, "orig", None) or error
     kind = EngineError if _is_lost(error) else sort(original)
     said = address.masked(" ".join(str(original).split()))[:300]
-    advice = (
-        "the connection is gone: a change under way has not happened, unless it was being committed; "
-        "the next call connects again"
-        if _is_lost(error)
-        else holder or _ADVICE[kind]
-    )
+    advice = _advice(error, kind, said, holder)
     return kind(f"{address.shown}: {said}: {advice}", key=address.shown)
+
+
+def _advice(error: sae.SQLAlchemyError, kind: type[LabError], said: str, holder: str) -> str:
+    if "password" in said:
+        return (
+            "an address that was shown or pickled holds no password: give it in the URL, or as the client of "
+            "the database takes it (PGPASSWORD, ~/.pgpass, ~/.my.cnf)"
+        )
+    if _is_lost(error):
+        return (
+            "the connection is gone: a change under way has not happened, unless it was being committed; "
+            "the next call connects again"
+        )
+    return holder or _ADVICE[kind]
 
 
 @contextmanager
