@@ -126,9 +126,11 @@ def _compare_masked(found: Any, expected: Any, where: str) -> None:
 
 def _compare_mappings(found: Any, expected: Any, where: str) -> None:
     assert len(found) == len(expected), f"{where}: {len(found)} items, not {len(expected)}"
-    for (key, value), (name, item) in zip(found.items(), expected.items(), strict=True):
-        assert_same(key, name, f"{where}, key {name!r:.40}")
-        assert_same(value, item, f"{where}[{name!r:.40}]")
+    pairs = zip(found.items(), expected.items(), strict=True)
+    for number, ((key, value), (name, item)) in enumerate(pairs):
+        place = f"{name!r:.40}" if isinstance(name, str) else f"key {number}"
+        assert_same(key, name, f"{where}, {place}")
+        assert_same(value, item, f"{where}[{place}]")
     assert getattr(found, "default_factory", None) is getattr(expected, "default_factory", None), where
 
 
@@ -141,7 +143,10 @@ def _compare_sequences(found: Any, expected: Any, where: str) -> None:
 
 def _compare_dataclasses(found: Any, expected: Any, where: str) -> None:
     for field in dataclasses.fields(expected):
-        assert_same(getattr(found, field.name), getattr(expected, field.name), f"{where}.{field.name}")
+        held = [hasattr(obj, field.name) for obj in (found, expected)]
+        assert held[0] == held[1], f"{where}.{field.name} is set in one of them"
+        if all(held):
+            assert_same(getattr(found, field.name), getattr(expected, field.name), f"{where}.{field.name}")
 
 
 def _compare_tables(found: Any, expected: Any, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -90,6 +91,8 @@ def values() -> st.SearchStrategy[Any]:
         st.dates(),
         st.timedeltas(),
         st.decimals(allow_nan=False),
+        st.text(max_size=5).map(pathlib.PurePosixPath),
+        st.builds(_lone, _TEXT),
         st.fractions(),
         st.uuids(),
     )
@@ -97,6 +100,9 @@ def values() -> st.SearchStrategy[Any]:
         hashable,
         st.floats(),
         st.complex_numbers(),
+        st.decimals(allow_nan=True),
+        st.times(),
+        st.builds(slice, hashable, hashable),
         st.datetimes(timezones=st.none() | st.just(dt.UTC) | st.timezones()).filter(_exists),
         st.lists(st.integers(-(2**62), 2**62), min_size=60, max_size=70),
         st.builds(samples.array, st.sampled_from(samples.NATIVE_DTYPES), shapes(3)),
@@ -127,6 +133,14 @@ def frames() -> st.SearchStrategy[Any]:
         "Int64": st.none() | st.integers(-(2**63), 2**63 - 1),
         "boolean": st.none() | st.booleans(),
         "datetime64[ns]": st.none() | st.datetimes(*_PANDAS_TIMES),
+        "datetime64[us, Europe/Berlin]": st.none() | st.datetimes(*_PANDAS_TIMES),
+        "timedelta64[us]": st.none() | st.timedeltas(dt.timedelta(-1000), dt.timedelta(1000)),
+        "category": st.none() | st.sampled_from(["a", "b", "µ"]),
+        "Float32": st.none() | st.floats(width=32, allow_nan=False),
+        "period[M]": st.none() | st.sampled_from(["2026-01", "1969-12"]),
+        "Sparse[int64]": st.integers(-2, 2),
+        "int64[pyarrow]": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "string[pyarrow]": st.none() | _TEXT,
         "object": st.one_of(st.none(), _TEXT, st.integers(), st.tuples(st.integers())),
     }
 
@@ -144,6 +158,44 @@ def frames() -> st.SearchStrategy[Any]:
         return table
 
     return frame()
+
+
+def grids() -> st.SearchStrategy[Any]:
+    """Draw xarray datasets: several variables over shared dimensions, coordinates, attributes."""
+    import xarray as xr
+
+    @st.composite
+    def grid(draw: st.DrawFn) -> Any:
+        sizes = {name: draw(st.integers(0, 3)) for name in ("x", "y", "z")}
+        made = xr.Dataset(attrs=draw(st.dictionaries(_TEXT, st.one_of(_TEXT, st.integers()), max_size=2)))
+        for number in range(draw(st.integers(0, 3))):
+            dims = draw(st.permutations(list(sizes)))[: draw(st.integers(0, 3))]
+            values = samples.array(
+                draw(dtypes().filter(_in_xarray)), tuple(sizes[dim] for dim in dims), draw(st.integers(0, 99))
+            )
+            made[f"v{number}"] = xr.Variable(dims, values, encoding=draw(_ENCODINGS))
+        for dim in draw(st.lists(st.sampled_from(sorted(sizes)), unique=True)):
+            made = made.assign_coords({dim: range(sizes[dim])})
+        return made.set_coords([name for name in made.data_vars if draw(st.booleans())])
+
+    return grid()
+
+
+_ENCODINGS = st.dictionaries(
+    st.sampled_from(["units", "_FillValue", "chunksizes", "source"]),
+    st.one_of(st.none(), st.integers(), _TEXT, st.tuples(st.integers())),
+    max_size=2,
+)
+
+
+def _in_xarray(dtype: Any) -> bool:
+    """Say whether xarray keeps a type: of times it takes those that pandas has."""
+    return dtype.kind not in "mM" or dtype.str in {"<M8[s]", "<M8[ns]", "<m8[s]", "<m8[ns]"}
+
+
+def _lone(text: str) -> str:
+    """Give text as a file name may be: with a byte that is no UTF-8."""
+    return f"{text}\udcff"
 
 
 def _exists(moment: dt.datetime) -> bool:

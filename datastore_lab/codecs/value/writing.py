@@ -244,6 +244,7 @@ class Written:
         except NotStorable:
             if len(self._path) == self._base:
                 raise
+            self._around.discard(id(value))
             return self._other(value)  # a class that can't be found by name may still be a registered one
         if isinstance(value, enum.Flag):
             return {"$enum": {"class": name, "value": self._part(".value", value.value)}}
