@@ -86,7 +86,8 @@ def test_data_tells_what_it_is(data, first):
 
 def test_a_format_that_can_not_hold_the_data_comes_last():
     answers = recommend(kind="images", readers="Excel")
-    assert {answer.formats for answer in answers[-3:]} == {("parquet-folder",), ("parquet",), ("csv",)}
+    last = {("parquet-folder",), ("sqlite",), ("sql",), ("csv",)}
+    assert {answer.formats for answer in answers[-4:]} == last
     assert any("flat tables only" in text for text in answers[-1].objections)
 
 
@@ -346,7 +347,7 @@ def test_the_table_has_every_format_and_is_the_one_of_the_guide():
     assert table._repr_html_().count("<tr>") == len(table.rows) + 1
 
 
-@pytest.mark.parametrize("name", ["hdf5", "zarr", "arrow", "parquet"])
+@pytest.mark.parametrize("name", ["hdf5", "zarr", "arrow", "parquet", "sqlite"])
 def test_what_an_engine_declares_is_true(name, tmp_path):
     traits, suffix = format_traits(name), {"hdf5": "h5"}.get(name, name)
     zeros = np.zeros((4, 5, 50, 100))

@@ -7,7 +7,7 @@ from datastore_lab.formats.grid import Grid
 from datastore_lab.records import Traits
 from datastore_lab.registry import ENGINES, WRITERS
 
-_FILE_ENGINES = ("hdf5", "zarr", "parquet-folder", "arrow", "parquet", "csv")
+_FILE_ENGINES = ("hdf5", "zarr", "parquet-folder", "sqlite", "sql", "arrow", "parquet", "csv")
 
 
 def format_names() -> tuple[str, ...]:

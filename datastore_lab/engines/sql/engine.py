@@ -91,7 +91,7 @@ class SQLEngine:
         self_describing=True,
         parallel_write=True,
         cloud=False,
-        opens_in=("SQL clients (attributes and names)",),
+        opens_in=("SQL clients (names and attributes)",),
     )
 
     def __init__(
@@ -345,5 +345,4 @@ class SQLiteEngine(SQLEngine):
     traits: ClassVar[Traits] = SQLEngine.traits._replace(
         label="SQLite",
         structure="hierarchy in one file",
-        opens_in=("SQLite clients (attributes and names)",),
     )
