@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from datastore_lab.errors import Corrupt, LabError, NotStorable, Untrusted
-from datastore_lab.records import BESIDE, CODEC_STATE, Codec, Record
+from datastore_lab.records import BESIDE, CODEC_STATE, GROUP, Codec, Record
 from datastore_lab.registry import CODECS
 
 _CLAIMS = {
@@ -71,9 +71,9 @@ def register_type(
     (1+2j)
     >>> forget_type(complex)
     """
-    entry = _Registered(kind or f"{cls.__module__}.{cls.__qualname__}", cls, encode, decode)
+    entry = _Registered(kind or _name(cls), cls, encode, decode)
     taken = _by_kind.get(entry.kind)
-    if entry.kind in set(CODECS.builtin()) or (taken is not None and _name(taken.cls) != _name(cls)):
+    if entry.kind in {GROUP, *CODECS.builtin()} or (taken is not None and _name(taken.cls) != _name(cls)):
         raise ValueError(f"the kind {entry.kind!r} is taken; choose another one for {cls.__qualname__}")
     _by_type[cls] = _by_kind[entry.kind] = entry
 

@@ -30,7 +30,7 @@ from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import Corrupt, NotStorable, Untrusted
 from datastore_lab.objects import decode, encode, forget_type, register_type
 from datastore_lab.records import CODEC_STATE, Record, check_record
-from datastore_lab.testing import strategies
+from datastore_lab.testing import samples, strategies
 from datastore_lab.testing.equality import assert_same
 
 
@@ -276,6 +276,14 @@ class Wide(str):
     x: int = 1
 
 
+@dataclasses.dataclass
+class Closing:
+    x: int
+
+    def __del__(self):
+        pass
+
+
 def hidden():
     made = Slotless(1)
     made.note = "lost"
@@ -301,6 +309,7 @@ REFUSED = {
     "subclass of str": (type("Special", (str,), {})("x"), "Special"),
     "hidden attribute": (hidden(), r"value\.note is not a field"),
     "dataclass over a built-in class": (Wide("x"), "value is an object of .*Wide"),
+    "dataclass with a destructor": (Closing(1), "value is an object of .*Closing"),
     "dtype of objects": ({"t": np.dtype(object)}, r"value\['t'\]"),
     "memoryview": ({"m": memoryview(b"")}, r"value\['m'\].*memoryview"),
     "mapping proxy": (types.MappingProxyType({}), "mappingproxy"),
@@ -421,7 +430,7 @@ def test_a_registered_enum_is_known_inside_containers_too():
 def test_a_kind_can_be_taken_only_once():
     register_type(Fit, lambda fit: 1, lambda _: None, kind="tests.Taken")
     try:
-        for kind in ("tests.Taken", "value", "stream"):
+        for kind in ("tests.Taken", "value", "stream", "group"):
             with pytest.raises(ValueError, match="taken"):
                 register_type(Slotted, lambda it: 1, lambda _: None, kind=kind)
         register_type(Fit, lambda fit: fit.slope, Fit, kind="tests.Taken")  # the same class, defined anew
@@ -683,6 +692,29 @@ def test_a_stream_is_a_dataset():
     assert dataset.attrs == {"rate": 10.0}
     assert list(dataset.coords) == ["time"]
     assert decode(record._replace(kind="arrays")).identical(dataset)
+
+
+def test_times_that_xarray_lacks_are_shown_as_integers():
+    moments = {
+        "none": np.array([1, 2]).view("M8"),
+        "several": np.array([3, 4], ">m8[25s]"),
+        "plain": np.zeros(2, "M8[ns]"),
+    }
+    far = np.array([2**62, 0]).view("M8[Y]")
+    dataset = decode(through(Record("stream", {**moments, "far": far}, {}, {})))
+    assert dataset["none"].attrs == {"dtype": "<M8"}
+    assert dataset["several"].values.tolist() == [3, 4]
+    assert dataset["several"].attrs == {"dtype": ">m8[25s]"}
+    assert dataset["far"].values.tolist() == [2**62, 0]
+    assert dataset["plain"].dtype == "M8[ns]"
+
+
+@pytest.mark.parametrize("dtype", samples.DTYPES, ids=str)
+def test_scalars_of_every_type_come_back(dtype):
+    for scalar in samples.array(dtype, (3,), 5):
+        if isinstance(scalar, np.generic):  # (text of variable length gives str)
+            assert_same(trip(scalar), scalar)
+            assert_same(trip([{"a": scalar}]), [{"a": scalar}])
 
 
 def test_bare_arrays_are_no_form_of_an_object():

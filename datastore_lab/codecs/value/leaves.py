@@ -214,7 +214,7 @@ def write_numpy(value: np.generic) -> dict[str, Any] | None:
     described: dict[str, Any] = {"dtype": dtypes.name(array.dtype), "bytes": array.tobytes().hex()}
     if array.dtype.kind in _READABLE and array.dtype.itemsize <= 8 and not np.isnan(array):
         described = {"dtype": described["dtype"], "value": array.item()}
-    elif array.dtype.kind in "mM":
+    elif array.dtype.kind in "mM" and np.datetime_data(array.dtype)[0] != "generic":
         described["text"] = str(value)
     return described
 

@@ -98,7 +98,7 @@ class _Reader:
         return tuple.__new__(cls, (fields[name] for name in cls._fields))
 
     def _dataclass(self, state: Any) -> Any:
-        cls: Any = _loaded(state, dataclasses.is_dataclass, "a dataclass")
+        cls: Any = _loaded(state, _is_harmless, "a dataclass without __del__")
         fields = {name: self.value(item) for name, item in state["fields"].items()}
         unset = state.get("unset", [])
         _same_fields(state, [field.name for field in dataclasses.fields(cls)], [*fields, *unset])
@@ -134,6 +134,11 @@ def _levelled(value: Any, levels: list[str]) -> Any:
         return value
     items = [_levelled(item, levels[1:]) for item in value]
     return tuple(items) if levels[0] == "tuple" else items
+
+
+def _is_harmless(cls: type) -> bool:
+    """Say whether objects may be made from a stranger's fields: ``__del__`` would act on them."""
+    return dataclasses.is_dataclass(cls) and not hasattr(cls, "__del__")
 
 
 def _loaded(state: Any, fits: Callable[[type], bool], what: str) -> type:

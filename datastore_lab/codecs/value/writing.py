@@ -313,7 +313,7 @@ def _by_family(cls: type, *, outermost: bool) -> Callable[[Written, Any], Any] |
         return None
     if issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
         return Written._named
-    if dataclasses.is_dataclass(cls) and _is_of_fields(cls):
+    if dataclasses.is_dataclass(cls) and not hasattr(cls, "__del__") and _is_of_fields(cls):
         return Written._dataclass
     return None
 

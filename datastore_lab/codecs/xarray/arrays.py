@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -11,13 +11,17 @@ from datastore_lab.dimensions import consistent_dims
 from datastore_lab.errors import NotStorable
 from datastore_lab.records import ARRAY_ATTRIBUTES, RESERVED, Record
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 class ArraysCodec:
     """Shows a record that no codec wrote, or a recorded stream, as a dataset.
 
     A one-dimensional array named like its dimension is a coordinate; ``units`` of the metadata become
     attributes of the variables; the rest of the metadata those of the dataset. An array whose axes do not
-    fit the dimensions of the others gets dimensions of its own.
+    fit the dimensions of the others gets dimensions of its own. Times that xarray lacks (of no unit, of
+    multiples of one, beyond its range) are shown as integers with the attribute ``dtype``.
 
     Examples
     --------
@@ -50,8 +54,18 @@ class ArraysCodec:
         shapes = {name: array.shape for name, array in record.arrays.items()}
         for name, dims in consistent_dims(shapes, record.dims).items():
             unit = {"units": units[name]} if units.get(name) is not None else {}
-            variables[name] = (dims, record.arrays[name], {**attributes.get(name, {}), **unit})
+            variables[name] = _variable(dims, record.arrays[name], {**attributes.get(name, {}), **unit})
         attrs = {
             name: value for name, value in record.meta.items() if name != "units" and name[:4] != RESERVED
         }
         return xr.Dataset(variables, attrs=attrs)
+
+
+def _variable(dims: Any, values: NDArray[Any], attrs: dict[str, Any]) -> xr.Variable:
+    try:
+        return xr.Variable(dims, values, attrs)
+    except (TypeError, ValueError, OverflowError):
+        if values.dtype.kind not in "mM":
+            raise
+        counts = values.view(f"{values.dtype.str[0]}i8")
+        return xr.Variable(dims, counts, {**attrs, "dtype": values.dtype.str})
