@@ -12,8 +12,9 @@ import zarr
 
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.engines.zarr.meta import METADATA
-from datastore_lab.engines.zarr.seals import digest, pack_sums, sealed, sum_of
+from datastore_lab.engines.zarr.seals import digest, pack_sums, sealed
 from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError, NotFound
+from datastore_lab.integrity import block_sum
 from datastore_lab.records import ArrayInfo, Record, Stat
 from datastore_lab.testing.workload import snapshot
 
@@ -333,7 +334,7 @@ def test_frames_that_unpack_to_more_than_they_should_are_refused(path):
     for key, words in (("a", "claims to unpack|number of texts"), ("b", "holds")):
         (path / key / "data" / "c.0").write_bytes(bomb)
         attributes = json.loads((path / key / "data" / METADATA).read_text())["attributes"]
-        forge(path, key, "data", attributes={**attributes, "lab_sums": pack_sums([sum_of(bomb)])})
+        forge(path, key, "data", attributes={**attributes, "lab_sums": pack_sums([block_sum(bomb)])})
         with pytest.raises(Corrupt, match=words):
             engine.read((key,), "data")
     engine.close()

@@ -8,8 +8,9 @@ Beside the tree ``<path>`` there is, while it is open for writing, the folder ``
 - ``log``: the commit. JSON of two lists of renames, ``takes`` (tree to hold) and ``puts`` (stage or hold
   to tree), with paths ``t/...`` in the tree and ``j/...`` in the journal folder.
 
-The commit point is the rename of ``log.new`` to ``log``. After it the renames are carried out, the folders
-synced, and the log removed. A take is done if its target is there; a put is done if its source is gone;
+A commit that puts one thing in place needs no log: its rename is the commit. For all others the commit point
+is the rename of ``log.new`` to ``log``. After it the renames are carried out, the folders synced, and the
+log removed. A take is done if its target is there; a put is done if its source is gone;
 so a log can be carried out again after any interruption. Only where a commit *moves* something, a take's
 target disappears again in the second round: there the log is renamed to ``log.puts`` between the rounds.
 A complete log is carried out at the next opening, leftovers without a log are discarded. The folder
@@ -36,6 +37,9 @@ from datastore_lab.folders.overlay import Plan
 from datastore_lab.locks import FileLock
 
 _LOG, _PUTS = "log", "log.puts"
+_LARGE = 1 << 20
+"""Files of so many bytes are given to the disk as soon as they are written."""
+
 _RACE = 0.2
 """How long a writer waits for the lock, in seconds: a reader takes it for a moment to complete a commit."""
 
@@ -63,6 +67,9 @@ class TreeLog:
         self._release: weakref.finalize[..., TreeLog] | None = None
         self._numbers = itertools.count()
         self._unsynced: list[str] = []
+        self._background = files.BackgroundSync()
+        self._known = False  # whether the folder itself is durable
+        self._point: files.SyncPoint | None = None
 
     # -- the lock ----------------------------------------------------------------------------------
 
@@ -98,8 +105,6 @@ class TreeLog:
             for folder in (self.stage, self.hold):
                 if not os.path.isdir(folder):
                     files.make_folder(folder)
-            self._sync(self.home)
-            self._sync(os.path.dirname(self.home))
         except BaseException:
             self.close()
             raise
@@ -133,37 +138,64 @@ class TreeLog:
 
     def write(self, path: str, *buffers: Any) -> None:
         """Write a file in the stage; it becomes durable with the commit."""
+        if self.durable and sum(memoryview(buffer).nbytes for buffer in buffers) >= _LARGE:
+            self._background.write(path, *buffers)
+            return
+        self._begin()
         files.write(path, *buffers)
-        self._unsynced.append(path)
-
-    def adopt(self, path: str) -> None:
-        """Take a file in the stage that was written piece by piece; it becomes durable with the commit."""
         self._unsynced.append(path)
 
     def make_folder(self, path: str) -> None:
         """Make a folder in the stage; it becomes durable with the commit."""
+        self._begin()
         files.make_folder(path)
         self._unsynced.append(path)
 
+    def _begin(self) -> None:
+        if self.durable and self._point is None:
+            self._point = files.SyncPoint(self.stage)
+
     def discard(self) -> int:
         """Drop everything that is staged and no part of a commit; returns the bytes of it."""
+        self._background.close()
         self._unsynced.clear()
+        if self._point is not None:
+            self._point.close()
+            self._point = None
         return files.empty(self.stage)
+
+    def _sync_staged(self, *more: str) -> None:
+        """Wait until everything that is staged is durable, and some files of the commit itself."""
+        self._background.wait()
+        point, self._point = self._point, None
+        if self.durable:
+            (point or files.SyncPoint(self.stage)).sync([*self._unsynced, self.stage, *more])
+        self._unsynced.clear()
 
     def commit(self, overlay: Any) -> None:
         """Make pending changes true, durably and as a whole."""
         plan = overlay.plan(self._new_hold, self.stage)
-        if not plan.takes and not plan.puts:
-            return
-        for path in self._unsynced:
-            self._sync(path)
-        self._unsynced.clear()
-        self._sync(self.stage)
+        if not plan.takes and len(plan.puts) == 1:
+            self._commit_one(*plan.puts[0])
+        elif plan.takes or plan.puts:
+            self._commit_several(plan)
+
+    def _commit_one(self, source: str, target: str) -> None:
+        """Put one file or folder in place: its rename is atomic by itself and needs no log."""
+        self._sync_staged()
+        files.rename(source, target)
+        self._sync(os.path.dirname(target))
+        self.touch()
+
+    def _commit_several(self, plan: Plan) -> None:
         log = os.path.join(self.home, _LOG)
         with contextlib.suppress(FileNotFoundError):
             files.unlink(log + ".new")
         files.write(log + ".new", self._to_text(plan))
-        self._sync(log + ".new")
+        self._sync_staged(log + ".new")
+        if not self._known:
+            self._sync(os.path.dirname(self.home))
+            self._known = True
         files.rename(log + ".new", log)
         self._sync(self.home)
         self._carry_out(plan, takes_are_done=False)
@@ -184,6 +216,8 @@ class TreeLog:
             files.unlink(os.path.join(self.home, "log.new"))
         self.discard()
         files.empty(self.hold)
+        if os.path.lexists(self.head):
+            self.touch()  # a commit without a log may have been interrupted before
 
     def _carry_out(self, plan: Plan, *, takes_are_done: bool) -> None:
         moves = any(source.startswith(self.hold + os.sep) for source, _ in plan.puts)
@@ -211,11 +245,17 @@ class TreeLog:
             files.empty(self.hold)
 
     def _sync_all(self, folders: Iterable[str]) -> None:
-        for folder in dict.fromkeys(folders):
-            if folder.startswith(self.home) and folder != self.hold:
-                continue
-            if os.path.isdir(folder):  # it may itself have been taken out of the tree
-                self._sync(folder)
+        inside = (
+            folder for folder in dict.fromkeys(folders) if folder == self.hold or not self._is_own(folder)
+        )
+        there = [
+            folder for folder in inside if os.path.isdir(folder)
+        ]  # it may have been taken out of the tree
+        if self.durable:
+            files.sync_all(there)
+
+    def _is_own(self, folder: str) -> bool:
+        return folder == self.home or folder.startswith(self.home + os.sep)
 
     def touch(self) -> None:
         """Let the tree's revision grow: it is the time stamp of the head, in ns."""

@@ -11,7 +11,7 @@ import numpy as np
 from datastore_lab import dtypes
 from datastore_lab.engines.zarr import chunks as chunking
 from datastore_lab.engines.zarr.meta import SUMS, ArrayDoc
-from datastore_lab.engines.zarr.seals import pack_sums, sum_of
+from datastore_lab.engines.zarr.seals import pack_sums
 from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import EngineError
 from datastore_lab.keys import Key, show
@@ -107,7 +107,7 @@ class ZarrAppender:
         sums = doc.sums()[:whole].tolist()
         for chunk, piece in chunking.pieces(block, doc, first=self._length // size):
             buffers = chunking.pack(piece, doc.packing)
-            sums.append(sum_of(*buffers))
+            sums.append(chunking.sum_of(doc.packing, buffers))
             changes.put_file((*node.parts, folder, chunk), *buffers)
         column.tail = block[len(block) // size * size :].copy()
         grown = doc._replace(shape=(self._length + len(rows), *doc.shape[1:]))

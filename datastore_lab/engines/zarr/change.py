@@ -179,7 +179,7 @@ class Changes:
         return node._replace(doc={**node.doc, "attributes": {**node.attributes, ARRAYS: digests}})
 
     def _put_record(self, key: Key, plan: RecordPlan) -> None:
-        parts = self.tree.locate(key) if self.tree.find(key[:-1]) is not None else None
+        parts = self.tree.locate(key) if self.tree.glance(key[:-1]) is not None else None
         if parts is None:
             self._put_new(key, plan)
         else:
@@ -191,8 +191,11 @@ class Changes:
         depth, top, folder = self._stage_groups(key)
         digests = self._stage_arrays(folder, plan)
         self._stage_doc(folder, key[-1], {KIND: plan.kind, ARRAYS: digests, **plan.meta})
-        above = self.tree.node(key[:depth]).parts
-        self.overlay.put((*above, escape(key[depth])), top)
+        self.overlay.put((*self._above(key[:depth]), escape(key[depth])), top)
+
+    def _above(self, key: Key) -> Parts:
+        node = self.tree.glance(key)
+        return () if node is None else node.parts
 
     def _stage_groups(self, key: Key) -> tuple[int, str, str]:
         """Stage folders for the missing nodes down to a key: how many are there, the first, and the last.
@@ -253,7 +256,7 @@ class Changes:
         if self.tree.find(key) is None:
             depth, top, folder = self._stage_groups(key)
             self._stage_doc(folder, key[-1], {})
-            self.overlay.put((*self.tree.node(key[:depth]).parts, escape(key[depth])), top)
+            self.overlay.put((*self._above(key[:depth]), escape(key[depth])), top)
         return self.tree.node(key).parts
 
     def _put_array_attributes(self, node: Node, own: Mapping[str, Mapping[str, Any]]) -> Node:
@@ -275,7 +278,7 @@ class Changes:
 
     def _find_healthy(self, key: Key) -> Node | None:
         try:
-            return self.tree.find(key)
+            return self.tree.glance(key)
         except Corrupt:  # its copy goes when it is mended
             return None
 

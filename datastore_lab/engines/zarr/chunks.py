@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from datastore_lab import integrity
 from datastore_lab.engines.zarr.meta import METADATA, ArrayDoc, to_json
-from datastore_lab.engines.zarr.seals import digest, sum_of
+from datastore_lab.engines.zarr.seals import digest
 from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import Corrupt, NotStorable
 
@@ -25,7 +26,7 @@ CHUNK = 8 << 20
 
 _CHEAP = 64 << 20
 _RATIO = 1 << 15  # (what zstd makes of zeros)
-_SMALL = 1 << 10
+_SMALL = 4 << 10
 _SAMPLE = 64 << 10
 _GAIN = 0.9
 
@@ -105,6 +106,19 @@ def pack(chunk: NDArray[Any], packing: str) -> list[Any]:
     return [raw]
 
 
+def sum_of(packing: str, buffers: Sequence[Any]) -> int:
+    """Give the sum of a chunk file that `pack` made: its crc32c where it has one, else the XXH3 of all."""
+    return int.from_bytes(buffers[-1], "little") if packing == "crc32c" else integrity.block_sum(buffers[0])
+
+
+def sum_found(packing: str, raw: bytes) -> int | None:
+    """Give the sum of a chunk file as it is found; None if its crc32c is not that of its content."""
+    if packing != "crc32c":
+        return integrity.block_sum(raw)
+    view = memoryview(raw)
+    return int.from_bytes(view[-4:], "little") if _crc32c(view[:-4]) == view[-4:] else None
+
+
 def pieces(stored: NDArray[Any], doc: ArrayDoc, first: int = 0) -> Iterator[tuple[str, NDArray[Any]]]:
     """Cut an array into whole chunks, filled up at the edge; `first` numbers the first of them on axis 0."""
     if not stored.size:
@@ -139,14 +153,16 @@ def encode(array: NDArray[Any], doc: ArrayDoc, put: Callable[..., None]) -> str:
     sums = []
     for name, piece in pieces(to_stored(array, doc), doc):
         buffers = pack(piece, doc.packing)
-        sums.append(sum_of(*buffers))
+        sums.append(sum_of(doc.packing, buffers))
         put(name, *buffers)
     document = doc.with_sums(sums).document()
     put(METADATA, to_json(document))
     return digest(document)
 
 
-def read_region(doc: ArrayDoc, axes: list[Axis], fetch: Callable[[tuple[int, ...]], bytes]) -> NDArray[Any]:
+def read_region(
+    doc: ArrayDoc, axes: list[Axis], fetch: Callable[[tuple[int, ...]], bytes], *, checked: bool
+) -> NDArray[Any]:
     """Read part of an array in stored form, touching only the chunks that it needs.
 
     Parameters
@@ -156,6 +172,8 @@ def read_region(doc: ArrayDoc, axes: list[Axis], fetch: Callable[[tuple[int, ...
         One per stored axis, with a positive step.
     fetch : callable
         Gives the content of a chunk's file by the chunk's index.
+    checked : bool
+        Whether `fetch` has compared it with its sum.
     """
     out = np.zeros(tuple(count for _, count in axes), doc.stored)
     if not out.size:
@@ -165,10 +183,10 @@ def read_region(doc: ArrayDoc, axes: list[Axis], fetch: Callable[[tuple[int, ...
         index = tuple(at for at, _, _ in combination)
         target = out[tuple(to for _, to, _ in combination)] if combination else out
         if target.shape == doc.chunks and target.flags.c_contiguous and target.dtype.kind != "T":
-            decode(fetch(index), index, doc, target)
+            decode(fetch(index), index, doc, target, checked=checked)
         else:
             chunk = np.empty(doc.chunks, doc.stored)
-            decode(fetch(index), index, doc, chunk)
+            decode(fetch(index), index, doc, chunk, checked=checked)
             target[...] = chunk[tuple(take for _, _, take in combination)]
     return out
 
@@ -185,7 +203,9 @@ def _overlaps(cut: slice, count: int, size: int) -> Iterator[tuple[int, slice, s
         done += several
 
 
-def decode(raw: bytes, index: tuple[int, ...], doc: ArrayDoc, out: NDArray[Any]) -> None:
+def decode(
+    raw: bytes, index: tuple[int, ...], doc: ArrayDoc, out: NDArray[Any], *, checked: bool = False
+) -> None:
     """Decode one chunk's file into an array of the chunk's shape, contiguous.
 
     Raises
@@ -194,6 +214,8 @@ def decode(raw: bytes, index: tuple[int, ...], doc: ArrayDoc, out: NDArray[Any])
         If it can't be decoded or its own checksum differs.
     """
     try:
+        if doc.packing == "crc32c" and not checked and sum_found("crc32c", raw) is None:
+            raise ValueError("its checksum differs")  # noqa: TRY301
         _decode(raw, doc, out)
     except (ValueError, RuntimeError, UnicodeError, TypeError, MemoryError) as error:
         raise Corrupt(
@@ -204,11 +226,7 @@ def decode(raw: bytes, index: tuple[int, ...], doc: ArrayDoc, out: NDArray[Any])
 
 
 def _decode(raw: bytes, doc: ArrayDoc, out: NDArray[Any]) -> None:
-    view = memoryview(raw)
-    if doc.packing == "crc32c":
-        view, crc = view[:-4], view[-4:]
-        if _crc32c(view) != crc:
-            raise ValueError("its checksum differs")
+    view = memoryview(raw)[:-4] if doc.packing == "crc32c" else memoryview(raw)
     if doc.is_text:
         _decode_text(_unpack_text(raw) if doc.packing == "zstd" else bytes(view), out)
         return

@@ -137,12 +137,14 @@ class ZarrEngine:
                 f"{self._root!r} can't be written: it belongs to another user; open it with mode 'r'",
                 key=self._root,
             )
-        if fresh and not os.path.isdir(self._root):
+        missing = not os.path.isdir(self._root)
+        if missing:
             files.make_folder(self._root)
-            files.sync(os.path.dirname(self._root))
         if fresh or mode == "w":
             with self.transaction():
                 self._changes.start()
+        if missing and self._log.durable:
+            files.sync(os.path.dirname(self._root))
         self._ready = True
 
     # -- what it is --------------------------------------------------------------------------------
@@ -215,8 +217,11 @@ class ZarrEngine:
     def _consistent(
         self, work: Callable[[], T], proof: Callable[[], object] | None = None, *, strict: bool = True
     ) -> T:
-        """Do some reading again until what it has read was one committed state."""
-        proof = proof or self.revision
+        """Do some reading again until what it has read was one committed state.
+
+        `proof` gives something that stays the same as long as a commit does not matter; asking for it costs,
+        so that is done only if there was a commit meanwhile.
+        """
         if self.writable:
             with self._lock, _disk(self._root):
                 self._check_open()
@@ -225,14 +230,17 @@ class ZarrEngine:
         for attempt in range(1_000_000):
             self._check_open()
             self._settle()
-            before, revision = _outcome(proof), _outcome(self.revision)
+            revision = _outcome(self.revision)
+            before = _outcome(proof) if proof is not None and attempt else None
             failure: Exception | None = None
             try:
                 with _disk(self._root):
                     result = work()
             except (LabError, OSError, IndexError) as error:
                 failure = error
-            same = _outcome(proof) == before and (failure is None or _outcome(self.revision) == revision)
+            same = _outcome(self.revision) == revision
+            if not same and failure is None and before is not None and proof is not None:
+                same = _outcome(proof) == before
             if (same and not self._log.pending()) or (attempt >= _ATTEMPTS and not strict):
                 if failure is not None:
                     raise failure
@@ -327,13 +335,13 @@ class ZarrEngine:
         with _disk(self._root):
             self._changed = self._changed or bool(self._place.overlay)
             self._log.commit(self._place.overlay)
-            self._place.reset()
+            self._reset()
             self._undo.clear()
             self._log.discard()
 
     def _roll_back(self) -> None:
         """Forget what was not committed; a commit that is in the log stands: the next call carries it out."""
-        self._place.reset()
+        self._reset()
         if not self._log.pending():
             self._run_undo(0)
             with contextlib.suppress(
@@ -341,6 +349,10 @@ class ZarrEngine:
             ):  # leftovers in the stage are harmless, and the first error matters
                 self._log.discard()
         self._undo.clear()
+
+    def _reset(self) -> None:
+        self._place.reset()
+        self._tree.forget()
 
     def _run_undo(self, down_to: int) -> None:
         while len(self._undo) > down_to:
@@ -361,7 +373,7 @@ class ZarrEngine:
                         self._changes.consolidate()
             finally:
                 self._closed = True
-                self._place.reset()
+                self._reset()
                 self._log.close()
 
     def _there(self) -> bool:

@@ -232,7 +232,9 @@ def parse(raw: bytes, where: str) -> dict[str, Any]:
     """
     try:
         doc = _load(raw)
-        attributes = media.untag_floats(doc.get("attributes", {}))
+        attributes = doc.get("attributes", {})
+        if b"float" in raw or b"\\u" in raw:  # else none can be tagged
+            attributes = media.untag_floats(attributes)
         version, known = doc["zarr_format"], doc["node_type"] in {"group", "array"}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Corrupt(

@@ -41,6 +41,10 @@ class Place(Protocol):
         """Give something that changes when a folder is replaced by another, as far as that can be told."""
         ...
 
+    def mark(self, parts: Parts) -> object | None:
+        """Give something cheap that changes when a file changes; None where asking for it costs as much."""
+        ...
+
     def stored(self, parts: Parts) -> int:
         """Count the bytes of the files in a folder."""
         ...
@@ -102,6 +106,16 @@ class FolderPlace:
 
     def identity(self, parts: Parts) -> object:
         return os.stat(self.where(parts)).st_ino
+
+    def mark(self, parts: Parts) -> object | None:
+        path = self.overlay.path(parts)
+        if path is None:
+            return None
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return None
+        return (path, status.st_ino, status.st_mtime_ns, status.st_size)
 
     def stored(self, parts: Parts) -> int:
         return sum(os.lstat(self.where((*parts, name))).st_size for name in self.names(parts))

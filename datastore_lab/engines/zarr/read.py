@@ -11,7 +11,6 @@ import numpy as np
 
 from datastore_lab import integrity
 from datastore_lab.engines.zarr import chunks as chunking
-from datastore_lab.engines.zarr.seals import sum_of
 from datastore_lab.engines.zarr.types import from_stored
 from datastore_lab.errors import Corrupt, EngineError
 from datastore_lab.keys import Key, show
@@ -91,7 +90,9 @@ class Source:
             raw, expected = self.raw(index), self.sum_at(index)
             if expected is None and raw is None:
                 raise MissingChunkError(self.doc.chunk_name(index))
-            if raw is not None and (expected is None or sum_of(raw) == expected):
+            if raw is not None and (
+                expected is None or chunking.sum_found(self.doc.packing, raw) == expected
+            ):
                 return raw
             if not self._has_grown(index):
                 break
@@ -150,7 +151,7 @@ def _read(source: Source, axes: list[chunking.Axis]) -> NDArray[Any]:
     if not source.doc.simple:
         return _read_by_zarr(source, axes)
     try:
-        return chunking.read_region(source.doc, axes, source.fetch)
+        return chunking.read_region(source.doc, axes, source.fetch, checked=source.ours)
     except MissingChunkError:
         return _read_by_zarr(source, axes)
 

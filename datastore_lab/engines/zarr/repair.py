@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from datastore_lab import media
 from datastore_lab.engines.zarr import seals, verify
+from datastore_lab.engines.zarr.chunks import sum_found
 from datastore_lab.engines.zarr.meta import ARRAYS, LARGEST, SUMS, changed, parse, parse_array, to_json
 from datastore_lab.engines.zarr.read import Source
 from datastore_lab.errors import LabError
@@ -177,7 +178,7 @@ def _accept_chunk(changes: Changes, finding: Finding) -> str | None:
     if raw is None or not verify.decodes(source, finding.chunk, raw):
         return None
     sums = source.doc.sums().tolist()
-    sums[source.number(finding.chunk)] = seals.sum_of(raw)
+    sums[source.number(finding.chunk)] = sum_found(source.doc.packing, raw) or 0
     node = changes.put_arrays(changes.tree.node(key), {name: source.doc.with_sums(sums).document()})
     changes.put_doc(node, node.attributes)
     return "Its own checksum fits, so it was taken as it is"

@@ -1,7 +1,7 @@
 """What binds the parts of a record: sums of chunks in the array's metadata, digests of that in the group's.
 
 The seal of a group covers all its attributes, among them ``lab_arrays``, which holds a digest of each array's
-``zarr.json``, which holds in ``lab_sums`` a sum of each of its chunk files. So a chunk that was changed,
+``zarr.json``, which holds in ``lab_sums`` the sum of each of its chunk files. So a chunk that was changed,
 exchanged with another or removed, a shape, type, codec or name that differs, is noticed by whoever reads
 it, and no reader has to look at more than lies on its way.
 """
@@ -21,22 +21,11 @@ from datastore_lab.records import Stat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from typing_extensions import Buffer
 
     from datastore_lab.keys import Key
 
 KIND, SEAL, VERSION = "lab_kind", integrity.SEAL, integrity.VERSION
 _SUM = np.dtype("<u8")
-
-
-def sum_of(*buffers: Buffer) -> int:
-    """Give the sum of a chunk file that consists of these buffers."""
-    if len(buffers) == 1:
-        return integrity.block_sum(buffers[0])
-    state = xxhash.xxh3_64()
-    for buffer in buffers:
-        state.update(buffer)
-    return state.intdigest()
 
 
 def pack_sums(sums: Iterable[int]) -> str:

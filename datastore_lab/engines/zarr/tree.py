@@ -31,6 +31,7 @@ from datastore_lab.records import ARRAYS as ARRAYS_KIND
 
 P = TypeVar("P", bound=Place)
 
+_REMEMBERED = 200
 _GROUP_HEAD = b'{"zarr_format": 3, "node_type": "group", '
 
 
@@ -69,6 +70,7 @@ class Tree(Generic[P]):
     def __init__(self, place: P) -> None:
         self.place = place
         self.root = place.root
+        self._seen: dict[object, Node | None] = {}
 
     # -- one node ----------------------------------------------------------------------------------
 
@@ -103,6 +105,22 @@ class Tree(Generic[P]):
         if key and unescape(parts[-1]) is None and _name_of(parts[-1], doc) != key[-1]:
             return None  # asked for by the folder's name, where the node has a longer one
         return Node(key, parts, doc)
+
+    def glance(self, key: Key) -> Node | None:
+        """Give the same for a look that changes nothing in it: the parents of thousands of new items are one."""
+        parts = self.locate(key)
+        mark = None if parts is None else self.place.mark((*parts, METADATA))
+        if mark is None:
+            return self.find(key)
+        if mark not in self._seen:
+            if len(self._seen) >= _REMEMBERED:
+                self._seen.clear()
+            self._seen[mark] = self.find(key)
+        return self._seen[mark]
+
+    def forget(self) -> None:
+        """Forget what was looked at, as something was committed."""
+        self._seen.clear()
 
     def node(self, key: Key) -> Node:
         """Give the group at a key, or raise `NotFound`."""
@@ -297,15 +315,15 @@ class Tree(Generic[P]):
     def check_names(self, key: Key, names: set[str]) -> None:
         """Keep the names of a node's arrays, dimensions and children distinct."""
         for depth, part in enumerate(key):
-            parent = self.find(key[:depth])
+            parent = self.glance(key[:depth])
             if parent is None:
-                break
+                return
             if part in self._taken(parent, part):
                 raise AlreadyExists(
                     f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key
                 )
-        for name in sorted(names):
-            if self.locate((*key, name)) is not None and self.find((*key, name)) is not None:
+        for name in sorted(names) if self.locate(key) is not None else ():
+            if self.find((*key, name)) is not None:
                 raise AlreadyExists(f"{show(key)!r} has a child named {name!r}", key=key)
 
     def _taken(self, node: Node, part: str) -> set[str]:

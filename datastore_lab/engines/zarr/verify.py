@@ -13,9 +13,10 @@ import numpy as np
 
 from datastore_lab import media
 from datastore_lab.engines.zarr.change import copies_below
+from datastore_lab.engines.zarr.chunks import decode, sum_found
 from datastore_lab.engines.zarr.meta import LARGEST, METADATA, parse, to_json
 from datastore_lab.engines.zarr.read import Source, read_array
-from datastore_lab.engines.zarr.seals import is_sealed, sum_of
+from datastore_lab.engines.zarr.seals import is_sealed
 from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import Problem
 
@@ -200,13 +201,11 @@ def _read_through(tree: Tree[Any], node: Node) -> Iterator[Finding]:
 
 def sum_matches(source: Source, index: tuple[int, ...], raw: bytes) -> bool:
     """Tell whether some bytes are what the file of a chunk held."""
-    return sum_of(raw) == source.sum_at(index)
+    return sum_found(source.doc.packing, raw) == source.sum_at(index)
 
 
 def decodes(source: Source, index: tuple[int, ...], raw: bytes) -> bool:
     """Tell whether some bytes are a chunk, by its own checksum."""
-    from datastore_lab.engines.zarr.chunks import decode
-
     try:
         decode(raw, index, source.doc, np.empty(source.doc.chunks, source.doc.stored))
     except Corrupt:
