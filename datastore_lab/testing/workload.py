@@ -54,6 +54,7 @@ class Workload:
         keys = sorted(key for key in self.engine.keys() if key[0] != "streams")  # noqa: SIM118
         names = ["write", "write", "grow", "grow", "several", "fail"]
         names += ["replace", "update", "move", "delete", "swap"] if len(keys) > 2 else []
+        names += ["delete"] * 6 if len(keys) > 12 else []  # a store that is looked at thousands of times
         getattr(self, f"_{self._choice.choice(names)}")(keys)
 
     def _record(self) -> Record:
@@ -112,16 +113,16 @@ class Workload:
             info["n"] = ArrayInfo("T", (0,), ("time",), 0, (3,))
             self._streams[key] = self.engine.append(key, Stat("stream", info, {"rate": None}))
             return
+        if self._choice.random() < 0.1:
+            self._streams.pop(key).close({"end": self._number})
+            self._streams[key] = _Ended()
+            return
         rows = self._choice.randrange(1, 6)
         x = np.full((rows, 2), float(self._number))
         self._streams[key].extend(
             {"x": x, "n": np.array([str(self._number)] * rows, np.dtypes.StringDType())}
         )
-        if self._choice.random() < 0.1:
-            self._streams.pop(key).close({"end": self._number})
-            self._streams[key] = _Ended()
-        else:
-            self._streams[key].flush()
+        self._streams[key].flush()
 
 
 class _Ended:

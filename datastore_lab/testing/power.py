@@ -1,0 +1,259 @@
+"""What a disk may hold after a power cut, from the changes that were asked for.
+
+`states` applies recorded changes one after the other, and after each of them yields what a crash may leave:
+
+- ``died``: all that was asked for, the process alone being gone;
+- ``torn``: the same, the last write cut short;
+- ``lost``: of what was not synced, neither the bytes nor the names;
+- ``early``: all names, but of the bytes only what was synced;
+- ``some``: all names or only the synced ones, and of the writes that were not synced some, chosen at random.
+
+A name is durable when its folder was synced, the bytes of a file when the file was: what POSIX promises.
+What was renamed from one folder to another is never in both or in neither, as on every file system with a
+journal.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """One call that changed the disk, or a mark.
+
+    Attributes
+    ----------
+    kind : str
+        ``write``, ``truncate``, ``allocate``, ``sync``, ``create``, ``rename``, ``link``, ``unlink``,
+        ``mkdir``, ``rmdir`` or ``mark``.
+    path : str
+        Below the recorded folder; empty for the folder itself.
+    at : int
+        Offset of a write, new length of a truncation.
+    data : bytes
+        What was written.
+    target : str
+        The new path, for a renaming.
+    """
+
+    kind: str
+    path: str
+    at: int = 0
+    data: bytes = b""
+    target: str = ""
+
+
+class _File:
+    """Bytes that are on the disk for certain, and what was asked for since."""
+
+    def __init__(self) -> None:
+        self.synced = bytearray()
+        self.since: list[Change] = []
+
+    def sync(self) -> None:
+        for change in self.since:
+            _apply(self.synced, change)
+        self.since.clear()
+
+    def content(self, keep: Callable[[], bool]) -> bytes:
+        content = bytearray(self.synced)
+        for change in self.since:
+            if keep():
+                _apply(content, change)
+        return bytes(content)
+
+
+def _apply(content: bytearray, change: Change) -> None:
+    at = len(content) if change.at < 0 else change.at
+    if change.kind == "write":
+        content.extend(bytes(max(0, at - len(content))))
+        content[at : at + len(change.data)] = change.data
+    else:
+        content.extend(bytes(max(0, at - len(content))))
+        if change.kind == "truncate":
+            del content[at:]
+
+
+class _Folder:
+    """Names that are in the folder, and those that will be after a power cut."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, _File | _Folder] = {}
+        self.synced: dict[str, _File | _Folder] = {}
+
+
+class Disk:
+    """A folder in memory, to which recorded changes are applied."""
+
+    def __init__(self) -> None:
+        self._root = _Folder()
+        self._folders = [self._root]
+
+    def _find(self, path: str) -> _File | _Folder | None:
+        node: _File | _Folder | None = self._root
+        for part in path.split("/") if path else ():
+            node = node.names.get(part) if isinstance(node, _Folder) else None
+        return node
+
+    def _above(self, path: str) -> tuple[dict[str, _File | _Folder], str]:
+        folder, _, name = path.rpartition("/")
+        above = self._find(folder)
+        if not isinstance(above, _Folder):
+            raise AssertionError(f"{path!r} lies in no folder that was seen to be made")  # noqa: TRY004
+        return above.names, name
+
+    def apply(self, change: Change) -> None:
+        """Make a change; what happens to a file without a name concerns nobody."""
+        node = self._find(change.path)
+        if change.kind in {"write", "truncate", "allocate"}:
+            if isinstance(node, _File):
+                node.since.append(change)
+        elif change.kind == "sync":
+            if isinstance(node, _Folder):
+                self._sync_names(node)
+            elif node is not None:
+                node.sync()
+        elif change.kind in {"create", "mkdir"}:
+            names, name = self._above(change.path)
+            made = names.setdefault(name, _File() if change.kind == "create" else _Folder())
+            if isinstance(made, _Folder) and made not in self._folders:
+                self._folders.append(made)
+        elif change.kind in {"unlink", "rmdir", "rename", "link"}:
+            self._rename(change)
+        elif change.kind != "mark":
+            raise AssertionError(f"can't follow a {change.kind!r} of {change.path!r}")
+
+    def _sync_names(self, folder: _Folder) -> None:
+        """Make the names in a folder durable, and with them the other end of every renaming."""
+        come = [node for node in folder.names.values() if node not in folder.synced.values()]
+        gone = [node for node in folder.synced.values() if node not in folder.names.values()]
+        for other in self._folders:
+            for name in [name for name, node in other.synced.items() if node in come]:
+                if other.names.get(name) is not other.synced[name]:
+                    del other.synced[name]
+            other.synced.update({name: node for name, node in other.names.items() if node in gone})
+        folder.synced = dict(folder.names)
+
+    def _rename(self, change: Change) -> None:
+        names, name = self._above(change.path)
+        node = names[name] if change.kind == "link" else names.pop(name)
+        if change.kind in {"rename", "link"}:
+            names, name = self._above(change.target)
+            names[name] = node
+
+    def files(self, *, names: bool = True, keep: Callable[[], bool] = lambda: True) -> Files:
+        """Give all paths: bytes of a file, None for a folder.
+
+        Parameters
+        ----------
+        names : bool
+            Whether names survive that were not synced.
+        keep : callable
+            Asked for every write that was not synced.
+        """
+        found: Files = {}
+
+        def walk(folder: _Folder, prefix: str) -> None:
+            for name, node in (folder.names if names else folder.synced).items():
+                if isinstance(node, _Folder):
+                    found[prefix + name] = None
+                    walk(node, f"{prefix}{name}/")
+                else:
+                    found[prefix + name] = node.content(keep)
+
+        walk(self._root, "")
+        return found
+
+    def torn(self, change: Change, length: int) -> Files:
+        """Give all paths, the last write of a file cut short."""
+        node = self._find(change.path)
+        if not isinstance(node, _File):
+            return self.files()
+        last, node.since[-1] = node.since[-1], change._replace(data=change.data[:length])
+        try:
+            return self.files()
+        finally:
+            node.since[-1] = last
+
+
+Files = dict[str, bytes | None]
+
+
+class State(NamedTuple):
+    """What a crash could leave: after how many changes and how, the files, and how many marks were made."""
+
+    after: int
+    how: str
+    files: Files
+    marks: int
+
+
+def states(changes: list[Change], seed: int = 0, share: float = 1.0) -> Iterator[State]:
+    """Yield what a crash can leave, without repetitions in a row.
+
+    Parameters
+    ----------
+    changes : list of Change
+    seed : int
+        For the choice of writes that survive, and of states if not all are wanted.
+    share : float
+        How many of the states to yield.
+    """
+    disk, choice, marks = Disk(), random.Random(seed), 0  # noqa: S311 (a repeatable choice)
+    seen: dict[str, tuple[int, int]] = {}
+    for after, change in enumerate(changes, 1):
+        disk.apply(change)
+        marks += change.kind == "mark"
+        chance = random.Random(choice.random())  # noqa: S311 (so that a share holds the same states as all)
+        for how_, files in _variants(disk, change, chance):
+            if choice.random() < share:
+                state = State(after, how_, files(), marks)
+                mark = hash(tuple(state.files.items())), marks
+                if seen.get(how_) != mark:
+                    seen[how_] = mark
+                    yield state
+
+
+def _variants(disk: Disk, change: Change, chance: random.Random) -> Iterator[tuple[str, Callable[[], Files]]]:
+    yield "died", disk.files
+    if change.kind == "mark":
+        return
+    if change.kind == "write" and len(change.data) > 1:
+        length = chance.choice([1, chance.randrange(1, len(change.data)), len(change.data) - 1])
+        yield "torn", lambda: disk.torn(change, length)
+    if change.kind != "sync":
+        yield "lost", lambda: disk.files(names=False, keep=lambda: False)
+        yield "early", lambda: disk.files(keep=lambda: False)
+        yield "some", lambda: disk.files(names=chance.random() < 0.7, keep=lambda: chance.random() < 0.5)
+
+
+class Place:
+    """A folder that is made to hold one state after another, writing only what differs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self._written: dict[str, tuple[tuple[int, int, int], bytes]] = {}
+
+    def put(self, files: Files) -> None:
+        """Make the folder hold just these files."""
+        there = {str(path.relative_to(self.folder)): path for path in self.folder.rglob("*")}
+        for name in sorted(there, reverse=True):
+            path, folder = there[name], there[name].is_dir() and not there[name].is_symlink()
+            if name not in files or folder != (files[name] is None):
+                path.rmdir() if folder else path.unlink()
+        for name, data in files.items():
+            path = self.folder / name
+            if data is None:
+                path.mkdir(exist_ok=True)
+            elif name not in there or self._written.get(name) != (_mark(path), data):
+                path.write_bytes(data)
+                self._written[name] = _mark(path), data
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    found = path.stat() if path.exists() else None
+    return (found.st_ino, found.st_mtime_ns, found.st_size) if found else (0, 0, 0)
