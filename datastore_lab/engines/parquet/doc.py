@@ -19,7 +19,7 @@ from datastore_lab import dtypes, integrity, media
 from datastore_lab.engines.parquet import text
 from datastore_lab.engines.parquet.checked import Part
 from datastore_lab.engines.parquet.columns import Column, restored
-from datastore_lab.errors import Corrupt
+from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, RESERVED, ArrayInfo, Stat
 
 DESCRIPTION = "lab.yaml"
@@ -47,7 +47,7 @@ def unescape(folder: str) -> str | None:
 
 def is_payload(name: str) -> bool:
     """Tell whether a file of this name belongs to a record's payload."""
-    return _FILE.fullmatch(name) is not None
+    return name[:6].casefold() == "record" and _FILE.fullmatch(name) is not None
 
 
 class Array(NamedTuple):
@@ -226,9 +226,7 @@ def parse(body: bytes, where: str) -> Doc:
     given = text.load(body, where) if body else {}
     try:
         return _parse(given)
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
-        if isinstance(error, Corrupt):
-            raise
+    except (LabError, ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
         raise Corrupt(
             f"the description {where!r} is damaged ({error!r}); restore it or delete its folder", key=where
         ) from error

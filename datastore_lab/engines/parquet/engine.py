@@ -135,9 +135,11 @@ class ParquetFolderEngine:
 
     def _verify(self, key: Key) -> list[Problem]:
         """Check one node, a damaged one whose folder is there included."""
-        for _, parts, doc in self._tree.walk(key):
-            return list(verify_node(self._tree, key, parts, doc))
-        return []
+        try:
+            _, parts, doc = next(self._tree.walk(key))
+        except LabError as error:
+            return [Problem(key, None, str(error))]
+        return list(verify_node(self._tree, key, parts, doc))
 
     def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
         for found in self._nodes(key):

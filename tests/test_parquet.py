@@ -1,0 +1,660 @@
+"""What is particular to the Parquet folder; what all engines share is in the conformance suite."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datastore_lab import open_store
+from datastore_lab.engines.parquet import ParquetFolderEngine, columns, doc, read, text
+from datastore_lab.errors import (
+    AlreadyExists,
+    Corrupt,
+    EngineError,
+    Foreign,
+    LabError,
+    Locked,
+    NotFound,
+    NotStorable,
+)
+from datastore_lab.folders import files
+from datastore_lab.records import Appends, ArrayInfo, Engine, Record, Stat
+from datastore_lab.testing import samples, strategies
+from datastore_lab.testing.equality import assert_same_array, assert_same_json
+
+RNG = np.random.default_rng(0)
+
+
+def item(values, **meta):
+    return Record("array", {"data": np.asarray(values)}, meta, {})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "s.parquets"
+
+
+@pytest.fixture
+def engine(path):
+    engine = ParquetFolderEngine(path, "w")
+    yield engine
+    engine.close()
+
+
+def names_in(folder):
+    return sorted(place.name for place in Path(folder).iterdir())
+
+
+def reopen(engine, path, mode="r"):
+    engine.close()
+    return ParquetFolderEngine(path, mode)
+
+
+def reseal(file, change):
+    """Change a description as a stranger may who knows how it is sealed."""
+    body = doc.body_of(file.read_bytes())
+    file.write_bytes(doc.seal(text.dump(change(text.load(body, str(file))))))
+
+
+def stream(engine, key=("s",), **dtypes):
+    infos = {name: ArrayInfo(dtype, (0,), ("time",), 0, None) for name, dtype in dtypes.items()}
+    return engine.append(key, Stat("stream", infos, {}))
+
+
+# -- what others see -------------------------------------------------------------------------------
+
+
+def test_it_is_an_engine_that_appends(engine, path):
+    assert isinstance(engine, Engine)
+    assert isinstance(engine, Appends)
+    assert engine.url == str(path)
+
+
+def test_a_person_finds_one_parquet_and_one_yaml_per_record(engine, path):
+    engine.write(("run", "camera"), item(np.arange(3), unit="V", answer="no", day="2026-01-01"))
+    found = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    assert found == ["lab.yaml", "run/camera/lab.yaml", "run/camera/record.parquet", "run/lab.yaml"]
+    seen = yaml.safe_load((path / "run" / "camera" / "lab.yaml").read_text())
+    assert seen["attributes"] == {"unit": "V", "answer": "no", "day": "2026-01-01"}
+    assert seen["lab_kind"] == "array"
+    array = {"dtype": "<i8", "shape": [3], "dims": ["data_0"], "stored": "values", "table": "record"}
+    assert seen["arrays"] == {"data": array}
+    engine.close()
+    assert names_in(path.parent) == ["s.parquets"]
+
+
+def test_pandas_reads_columns_of_one_length_as_a_table(engine, path):
+    when = np.array(["2026-01-01", "NaT", "2026-01-03"], "M8[us]")
+    arrays = {
+        "time": when,
+        "x": np.array([1.5, -0.0, np.nan]),
+        "half": np.array([1, 2, 3], "f2"),
+        "n": np.array([1, 2, 3], ">u2"),
+        "ok": np.array([True, False, True]),
+        "label": np.array(["a", "µV", "a\0b"]),
+        "word": np.array(["b", "", "c"], np.dtypes.StringDType()),
+        "late": np.array([1, "NaT", 3], "m8[s]"),
+        "channels": np.arange(6.0).reshape(3, 2),
+        "a.b": np.arange(3),
+    }
+    engine.write(("t",), Record("array", arrays, {}, {}))
+    frame = pd.read_parquet(path / "t" / "record.parquet")
+    assert list(frame.columns) == list(arrays)
+    assert [str(frame[name].dtype) for name in ("x", "half", "n", "ok")] == [
+        "float64",
+        "float16",
+        "uint16",
+        "bool",
+    ]
+    assert frame["x"].to_numpy().tobytes() == arrays["x"].tobytes()
+    assert frame["time"].isna().tolist() == [False, True, False]
+    assert frame["time"][2] == pd.Timestamp("2026-01-03")
+    assert frame["late"][2] == pd.Timedelta(3, "s")
+    assert frame["label"].tolist() == arrays["label"].tolist()
+    assert frame["word"].tolist() == arrays["word"].tolist()
+    assert np.array_equal(np.stack(frame["channels"]), arrays["channels"])
+    for name, array in arrays.items():
+        assert_same_array(engine.read(("t",), name), array)
+
+
+def test_arrays_of_other_lengths_have_files_of_their_own(engine, path):
+    arrays = {
+        "x": np.arange(3.0),
+        "v": np.zeros((5, 3)),
+        "t": np.arange(5),
+        "one": np.array(7),
+        "X": np.arange(2),
+    }
+    engine.write(("k",), Record("xarray", arrays, {}, {"v": ("t", "x"), "x": ("x",), "t": ("t",)}))
+    assert pq.read_schema(path / "k" / "record.parquet").names == ["v", "t"]
+    found = names_in(path / "k")
+    assert found == [
+        "lab.yaml",
+        "record.2~.parquet",
+        "record.one.parquet",
+        "record.parquet",
+        "record.x.parquet",
+    ]
+    for name, array in arrays.items():
+        assert_same_array(engine.read(("k",), name), array)
+
+
+def test_images_are_bytes_that_numpy_reads(engine, path):
+    frames = RNG.integers(0, 255, (20, 48, 64), "u1")
+    engine.write(("k",), item(frames))
+    column = pq.read_table(path / "k" / "record.parquet")["data"]
+    assert column.type == pa.binary(48 * 64)
+    assert np.array_equal(np.frombuffer(column[3].as_py(), "u1").reshape(48, 64), frames[3])
+
+
+def test_complex_numbers_are_pairs(engine, path):
+    engine.write(("k",), item(np.array([1 + 2j, 3 - 1j])))
+    assert pq.read_table(path / "k" / "record.parquet")["data"].to_pylist() == [[1, 2], [3, -1]]
+
+
+def test_what_shrinks_is_compressed(engine, path):
+    engine.write(
+        ("k",), Record("array", {"noise": RNG.standard_normal(50_000), "zeros": np.zeros(50_000)}, {}, {})
+    )
+    group = pq.read_metadata(path / "k" / "record.parquet").row_group(0)
+    assert [group.column(at).compression for at in range(2)] == ["UNCOMPRESSED", "ZSTD"]
+
+
+def test_open_store_knows_it_by_suffix_and_content(tmp_path):
+    with open_store(tmp_path / "lab.parquets") as store:
+        store["frame"] = pd.DataFrame(
+            {"a": [1, 2]}, index=pd.date_range("2026", periods=2, tz="Europe/Berlin")
+        )
+    (tmp_path / "lab.parquets").rename(tmp_path / "other")
+    with open_store(tmp_path / "other", "r") as store:
+        assert store["frame"].index.tz.key == "Europe/Berlin"
+
+
+# -- the text --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(meta=strategies.metas())
+def test_yaml_comes_back_equal_here_and_elsewhere(meta):
+    raw = text.dump(meta)
+    assert_same_json(text.load(raw, "x"), meta)
+    assert_same_json(yaml.safe_load(raw), meta)  # a reader of YAML 1.1
+
+
+@settings(max_examples=200, deadline=None)
+@given(word=st.text())
+def test_any_text_comes_back_wherever_it_stands(word):
+    given = {word: [word, {word: word}], "deep": [[word], [[word]]]}
+    assert text.load(text.dump(given), "x") == given
+    assert yaml.safe_load(text.dump(given)) == given
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "a: &x [1]\nb: [*x, *x]",
+        "a: !!python/object:os.system x",
+        "a: !tag 1",
+        "a: 1\na: 2",
+        "a: " + "[" * 500 + "]" * 500,
+        "- 1",
+        "a: 1\n---\nb: 2",
+        "{a: 1",
+        "? [1]\n: 2",
+        "a: \x01",
+        "",
+    ],
+    ids=range(11),
+)
+def test_yaml_that_is_more_than_values_is_refused(raw):
+    with pytest.raises(Corrupt, match=r"x\.yaml"):
+        text.load(raw.encode(), "x.yaml")
+
+
+def test_text_that_would_take_too_much_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(text, "LONGEST", 1000)
+    with pytest.raises(Corrupt, match="1,500 bytes"):
+        text.load(b"a: " + b"x" * 1497, "x.yaml")
+    with pytest.raises(NotStorable, match="store what is large"):
+        text.dump({"a": "x" * 1000})
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def test_every_flipped_bit_of_a_small_record_is_found_and_put_right(engine, path):
+    engine.write(("a",), item(np.arange(4), unit="V"))
+    engine.write(("b",), item(np.arange(2)))
+    for file in (path / "a" / "lab.yaml", path / "a" / "record.parquet"):
+        raw = file.read_bytes()
+        for at in range(0, 8 * len(raw), 7 if file.suffix == ".yaml" else 41):
+            damaged = bytearray(raw)
+            damaged[at // 8] ^= 1 << at % 8
+            file.write_bytes(damaged)
+            with pytest.raises(Corrupt, match="'a'"):
+                engine.read(("a",), "data")
+            assert engine.read(("b",), "data").tolist() == [0, 1]
+            if at % 287 == 0:
+                assert [problem.key for problem in engine.verify()] == [("a",)]
+                assert list(engine.keys()) == [("a",), ("b",)]
+                assert [step.mended for step in engine.repair()] == [True]
+                assert file.read_bytes() == raw
+        file.write_bytes(raw)
+    assert not list(engine.verify())
+    assert not list(engine.repair())
+
+
+def test_what_was_edited_on_purpose_is_taken_when_asked_for(engine, path):
+    engine.write(("a",), item(np.arange(4), unit="V"))
+    file = path / "a" / "lab.yaml"
+    file.write_text("# edited by hand\n" + file.read_text().replace("unit: V", "unit: mV   # a comment"))
+    with pytest.raises(Corrupt, match="accept=True"):
+        engine.stat(("a",))
+    assert [step.mended for step in engine.repair()] == [False]
+    assert [step.mended for step in engine.repair(("a",), accept=True)] == [True]
+    assert engine.stat(("a",)).meta == {"unit": "mV"}
+    assert engine.read(("a",), "data").tolist() == [0, 1, 2, 3]
+    table = pq.read_table(path / "a" / "record.parquet")
+    pq.write_table(table.set_column(0, table.schema.field(0), [[9, 8, 7, 6]]), path / "a" / "record.parquet")
+    assert [step.mended for step in engine.repair()] == [False]
+    assert [step.mended for step in engine.repair(accept=True)] == [True]
+    assert engine.read(("a",), "data").tolist() == [9, 8, 7, 6]
+    pq.write_table(pa.table({"data": ["not", "what", "it", "was"]}), path / "a" / "record.parquet")
+    assert [step.mended for step in engine.repair(accept=True)] == [False]
+    with pytest.raises(Corrupt):
+        engine.read(("a",), "data")
+
+
+@pytest.mark.parametrize("lost", ["lab.yaml", "record.parquet"])
+def test_a_lost_file_hides_nothing(engine, path, lost):
+    for name in "abc":
+        engine.write((name,), item([1, 2]))
+    (path / "b" / lost).unlink()
+    assert list(engine.keys()) == [("a",), ("b",), ("c",)]
+    assert list(engine.children()) == ["a", "b", "c"]
+    with pytest.raises(Corrupt, match="missing"):
+        engine.read(("b",), "data")
+    assert [problem.key for problem in engine.verify()] == [("b",)]
+    assert [step.mended for step in engine.repair(accept=True)] == [False]
+    engine.delete(("b",))
+    assert not list(engine.verify())
+
+
+def test_a_damaged_root_leaves_its_items_readable(engine, path):
+    engine.write(("a",), item([1, 2]))
+    raw = (path / "lab.yaml").read_bytes()
+    engine = reopen(engine, path)
+    for at in range(8 * len(raw)):
+        damaged = bytearray(raw)
+        damaged[at // 8] ^= 1 << at % 8
+        (path / "lab.yaml").write_bytes(damaged)
+        other = ParquetFolderEngine(path, "r")
+        assert other.read(("a",), "data").tolist() == [1, 2]
+        with pytest.raises(Corrupt):
+            other.stat(())
+        other.close()
+
+
+def test_damage_in_a_large_array_costs_its_block_alone(engine, path):
+    values = RNG.standard_normal(1_000_000)
+    engine.write(("a",), item(values))
+    file = path / "a" / "record.parquet"
+    with file.open("r+b") as handle:
+        handle.seek(4_500_000)
+        handle.write(b"!")
+    (problem,) = engine.verify()
+    assert "block" in problem.what
+    assert problem.name == "data"
+    for cut in (slice(0, 390_000), slice(800_000, None, 3), slice(-1, -100_000, -2)):
+        assert np.array_equal(engine.read(("a",), "data", (cut,)), values[cut])
+    with pytest.raises(Corrupt, match="block 4"):
+        engine.read(("a",), "data")
+    assert [step.mended for step in engine.repair()] == [False]
+
+
+# -- strangers' stores -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [10**12]},
+        {"shape": [-1]},
+        {"shape": ["x"]},
+        {"shape": [4, 1]},
+        {"dtype": "O"},
+        {"dtype": "os.system"},
+        {"dtype": "<f4"},
+        {"dtype": 5},
+        {"stored": "nothing"},
+        {"stored": "bytes"},
+        {"dims": []},
+        {"table": "other"},
+        {"table": ""},
+    ],
+    ids=json.dumps,
+)
+def test_descriptions_that_lie_are_refused(engine, path, change):
+    engine.write(("a",), item(np.arange(4)))
+    engine.write(("b",), item(np.arange(4)))
+    reseal(
+        path / "a" / "lab.yaml",
+        lambda given: {**given, "arrays": {"data": {**given["arrays"]["data"], **change}}},
+    )
+    with pytest.raises(LabError, match=r"'a'|a/lab"):
+        engine.read(("a",), "data")
+    assert [problem.key for problem in engine.verify()] in ([("a",)], [])
+    assert engine.read(("b",), "data").tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["../b/record.parquet", "/etc/passwd", "lab.yaml", "record.parquet/../x", 5])
+def test_descriptions_name_files_beside_them_only(engine, path, name):
+    engine.write(("a",), item(np.arange(4)))
+
+    def change(given):
+        given["tables"]["record"]["files"][0]["name"] = name
+        return given
+
+    reseal(path / "a" / "lab.yaml", change)
+    with pytest.raises(Corrupt, match="a/lab"):
+        engine.stat(("a",))
+
+
+def put_parquet(engine, path, table, rows, **arrays):
+    """Let a record be a Parquet file of a stranger, with sums that fit."""
+    engine.write(("a",), item(np.arange(4)))
+    pq.write_table(table, path / "a" / "record.parquet", compression="zstd")
+    raw = (path / "a" / "record.parquet").read_bytes()
+
+    def change(given):
+        part = given["tables"]["record"]["files"][0]
+        given["arrays"]["data"] |= {"shape": [rows], **arrays}
+        sums = doc._table(doc.Table((read.Part("x", 0, len(raw), sums_of(raw)),), 0))["files"][0]["lab_sums"]
+        part |= {"rows": rows, "size": len(raw), "lab_sums": sums}
+        return given
+
+    reseal(path / "a" / "lab.yaml", change)
+
+
+def sums_of(raw):
+    from datastore_lab.integrity import block_sums
+
+    return block_sums(raw).astype("<u8").tobytes()
+
+
+def test_a_small_file_that_claims_much_is_refused_before_memory_is_taken(engine, path, monkeypatch):
+    put_parquet(engine, path, pa.table({"data": pa.array([0] * 4)}), 10**12)
+    assert engine.stat(("a",)).arrays["data"].nbytes == 8 * 10**12
+    with pytest.raises(EngineError, match="memory"):
+        engine.read(("a",), "data")
+    with pytest.raises(Corrupt, match="holds 4 rows"):
+        engine.read(("a",), "data", (slice(5),))
+    schema = pa.schema([pa.field("data", pa.int64(), nullable=False)])
+    bomb = pa.Table.from_arrays([pa.array(np.zeros(1_000_000, "i8"))], schema=schema)
+    put_parquet(engine, path, bomb, 1_000_000)
+    assert (path / "a" / "record.parquet").stat().st_size < 100_000
+    monkeypatch.setattr(read, "_LARGEST_PIECE", 1 << 20)
+    with pytest.raises(Corrupt, match="claims to unpack"):
+        engine.read(("a",), "data", (slice(5),))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.5, 2, 3, 4], ["a", "b", "c", "d"], [1, None, 3, 4], [[1], [2], [3], [4]]],
+    ids=["floats", "text", "null", "lists"],
+)
+def test_columns_of_another_type_are_refused(engine, path, values):
+    put_parquet(engine, path, pa.table({"data": values}), 4)
+    with pytest.raises(Corrupt, match=r"type|missing"):
+        engine.read(("a",), "data")
+
+
+def test_links_that_leave_the_store_are_refused(engine, path, tmp_path):
+    other = ParquetFolderEngine(tmp_path / "outside", "w")
+    other.write(("secret",), item([42]))
+    other.close()
+    for name in "abc":
+        engine.write((name,), item([1, 2]))
+    outside = tmp_path / "outside" / "secret"
+    (path / "link").symlink_to(outside)
+    for name, file in (("a", "record.parquet"), ("b", "lab.yaml")):
+        (path / name / file).unlink()
+        (path / name / file).symlink_to(outside / file)
+    for key in (("link",), ("a",), ("b",)):
+        with pytest.raises(EngineError, match="leads out"):
+            engine.read(key, "data")
+    assert {problem.key for problem in engine.verify()} == {("link",), ("a",), ("b",)}
+    assert engine.read(("c",), "data").tolist() == [1, 2]
+
+
+def test_places_that_are_no_store_are_refused_and_left_alone(tmp_path):
+    folder, file, foreign, later = (tmp_path / name for name in ("folder", "file", "foreign", "later"))
+    for place in (folder, foreign, later):
+        place.mkdir()
+    (folder / "thesis.txt").write_text("all")
+    (foreign / "lab.yaml").write_text("name: another program")
+    (later / "lab.yaml").write_bytes(doc.seal(b"lab_layout: 2\n"))
+    file.write_text("x")
+    before = sorted(str(place) for place in tmp_path.rglob("*"))
+    for place, word in (
+        (folder, "no Parquet folder"),
+        (file, "is a file"),
+        (foreign, "lab_layout"),
+        (later, "newer"),
+    ):
+        for mode in ("a", "r", "r+", "w"):
+            with pytest.raises(Foreign, match=word):
+                ParquetFolderEngine(place, mode)
+        with pytest.raises(AlreadyExists):
+            ParquetFolderEngine(place, "x")
+    with pytest.raises(NotFound):
+        ParquetFolderEngine(tmp_path / "absent", "r")
+    assert sorted(str(place) for place in tmp_path.rglob("*")) == before
+
+
+def test_folders_of_other_programs_inside_are_no_items(engine, path):
+    engine.write(("a",), item([1]))
+    (path / ".git").mkdir()
+    (path / "plots").mkdir()
+    (path / "plots" / "a.png").write_bytes(b"png")
+    assert list(engine.keys()) == [("a",)]
+    assert list(engine.children()) == ["a"]
+    with pytest.raises(NotFound):
+        engine.stat(("plots",))
+
+
+# -- parts of arrays -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(700_000,), (30_000, 24), (40, 50, 400), (3, 250_000)])
+def test_large_arrays_are_cut_and_any_part_of_them_is_read(engine, shape):
+    values = RNG.integers(-9, 9, shape, "i2").astype("f8")
+    engine.write(("a",), item(values))
+    for _ in range(25):
+        cut = []
+        for length in shape:
+            start, stop = (int(n) for n in RNG.integers(-length, length, 2))
+            step = int(RNG.choice([1, 1, 2, 7, -1, -3]))
+            cut.append(start if RNG.random() < 0.2 else slice(start, stop, step))
+        cut = tuple(cut[: RNG.integers(1, len(shape) + 1)])
+        found = engine.read(("a",), "data", cut)
+        assert_same_array(found, np.array(values[cut], order="C"))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "S3", "T", "?", ">c8", "M8[ns]", "f8,i2"])
+def test_rows_that_are_too_long_are_cut(engine, monkeypatch, dtype):
+    monkeypatch.setattr(columns, "LONGEST_ROW", 100)
+    dtype = np.dtypes.StringDType() if dtype == "T" else np.dtype(dtype)
+    for shape in [(3, 40), (2, 3, 40), (5, 4, 3), (1, 1000), (2, 3, 4, 50)]:
+        values = samples.array(dtype, shape, 1)
+        engine.write(("a",), item(values))
+        for cut in ((), (1 % shape[0],), (slice(None, None, -1), slice(1, None)), (slice(1, None, 2), -1)):
+            assert_same_array(engine.read(("a",), "data", cut), values[(*cut, ...)])
+
+
+def test_a_part_is_read_from_its_row_groups_alone(engine, path):
+    engine.write(("a",), item(RNG.standard_normal(1_000_000)))
+    seen = []
+    original = os.read
+    engine = reopen(engine, path)
+    try:
+        os.read = lambda handle, size: seen.append(size) or original(handle, size)
+        engine.read(("a",), "data", (slice(600_000, 600_010),))
+    finally:
+        os.read = original
+    assert sum(seen) < 4 << 20
+    assert engine.stat(("a",)).arrays["data"].chunks == (131_072,)
+
+
+def test_an_update_leaves_the_payload_alone(engine, path):
+    engine.write(("a",), item(np.arange(1000)))
+    before = (path / "a" / "record.parquet").stat()
+    engine.update(("a",), {"note": "x"})
+    after = (path / "a" / "record.parquet").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+def test_flushes_make_parts_that_are_joined(engine, path):
+    grows = stream(engine, t="<i8", v="T")
+    for turn in range(40):
+        rows = np.arange(5) + 5 * turn
+        grows.extend({"t": rows, "v": rows.astype("T")})
+        grows.flush()
+        found = pd.concat(pd.read_parquet(file) for file in sorted((path / "s").glob("record.*.parquet")))
+        assert found["t"].tolist() == list(range(5 * turn + 5))  # a pattern of names gives them in order
+        assert len(names_in(path / "s")) <= 18
+    grows.close({"end": True})
+    assert names_in(path / "s") == ["lab.yaml", "record.parquet"]
+    assert pd.read_parquet(path / "s" / "record.parquet")["v"].tolist() == [str(n) for n in range(200)]
+    assert engine.read(("s",), "t", (slice(3, 200, 50),)).tolist() == [3, 53, 103, 153]
+    assert not list(engine.verify())
+
+
+def test_what_a_dead_writer_left_is_joined_by_compact(engine, path):
+    grows = stream(engine, t="<i8")
+    for turn in range(3):
+        grows.extend({"t": np.arange(2) + 2 * turn})
+        grows.flush()
+    assert engine.compact() == 0  # not while it grows
+    assert len(names_in(path / "s")) == 4
+    engine = reopen(engine, path, "a")
+    engine.compact()
+    assert names_in(path / "s") == ["lab.yaml", "record.parquet"]
+    assert engine.read(("s",), "t").tolist() == list(range(6))
+    engine.close()
+
+
+def test_a_damaged_part_does_not_stop_a_recording(engine, path):
+    grows = stream(engine, t="<i8")
+    for turn in range(40):
+        grows.extend({"t": np.arange(2) + 2 * turn})
+        grows.flush()
+        if turn == 3:
+            (path / "s" / "record.000002.parquet").write_bytes(b"?")
+    grows.close({})
+    assert engine.stat(("s",)).arrays["t"].shape == (80,)
+    assert engine.read(("s",), "t", (slice(6, None),)).tolist() == list(range(6, 80))
+    with pytest.raises(Corrupt, match="000002"):
+        engine.read(("s",), "t")
+    assert engine.compact() == 0
+
+
+def test_a_failed_flush_keeps_its_rows(engine):
+    grows = stream(engine, t="<i8")
+    grows.extend({"t": np.arange(3)})
+
+    def refuse(operation, where, detail):
+        if operation == "rename":
+            raise OSError(5, "Input/output error", where)
+
+    with files.observe(refuse), pytest.raises(EngineError, match="the disk refused"):
+        grows.flush()
+    assert engine.stat(("s",)).arrays["t"].shape == (0,)
+    grows.extend({"t": np.arange(3, 5)})
+    grows.close({})
+    assert engine.read(("s",), "t").tolist() == list(range(5))
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_told_who_writes_and_readers_are_let_in(engine, path):
+    with pytest.raises(Locked, match=f"process {os.getpid()}"):
+        ParquetFolderEngine(path, "a")
+    reader = ParquetFolderEngine(path, "r")
+    engine.write(("a",), item([1]))
+    before = reader.revision()
+    assert reader.read(("a",), "data").tolist() == [1]
+    engine.update(("a",), {"x": 1})
+    assert reader.revision() > before
+    assert reader.stat(("a",)).meta == {"x": 1}
+    engine.close()
+    ParquetFolderEngine(path, "a").close()
+    reader.close()
+
+
+READER = """
+import sys
+from datastore_lab.engines.parquet import ParquetFolderEngine
+reader = ParquetFolderEngine(sys.argv[1], "r")
+seen = set()
+print("ready", flush=True)
+while 79 not in seen:
+    values = reader.read(("a",), "data")
+    assert len(set(values.tolist())) == 1 and len(values) == 2000, values
+    length = reader.stat(("s",)).arrays["t"].shape[0]
+    rows = reader.read(("s",), "t")
+    assert len(rows) >= length and rows.tolist() == list(range(len(rows)))
+    assert set(reader.keys()) >= {("s",)}
+    seen.add(int(values[0]))
+print(len(seen), flush=True)
+"""
+
+
+def test_a_reader_sees_whole_items_while_another_process_writes(engine, path):
+    engine.write(("a",), item(np.full(2000, -1)))
+    grows = stream(engine, t="<i8")
+    command = [sys.executable, "-c", READER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        for turn in range(80):
+            engine.write(("a",), item(np.full(2000, turn)))
+            grows.extend({"t": np.arange(3) + 3 * turn})
+            grows.flush()
+        found, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+    assert int(found) > 1
+
+
+def test_a_full_disk_is_a_typed_error_and_changes_nothing(engine, path):
+    engine.write(("kept",), item(np.arange(5), a=1))
+    left = [None]
+
+    def refuse(operation, where, detail):
+        if left[0] is not None and operation in {"write", "append"}:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(28, "No space left on device", where)
+
+    noise = RNG.standard_normal(400_000)
+    with files.observe(refuse):
+        for allowed in range(4):
+            left[0] = allowed
+            with pytest.raises(EngineError, match="No space left"):
+                engine.write(("kept",), item(noise))
+            assert engine.read(("kept",), "data").tolist() == [0, 1, 2, 3, 4]
+    engine.write(("kept",), item(noise))
+    assert engine.read(("kept",), "data").tobytes() == noise.tobytes()
