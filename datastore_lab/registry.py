@@ -134,6 +134,7 @@ ENGINES = Registry(
         "arrow": Plugin("datastore_lab.engines.arrow:ArrowEngine"),
         "parquet": Plugin("datastore_lab.engines.parquet_file:ParquetFileEngine"),
         "csv": Plugin("datastore_lab.engines.csv:CSVEngine"),
+        "trials": Plugin("datastore_lab.engines.trials:TrialsEngine"),
     },
 )
 

@@ -40,9 +40,11 @@ FILES = [
     Case("hdf5", "store.h5"),
     Case("zarr", "store.zarr", tree=True),
     Case("parquet-folder", "store.parquets", tree=True),
+    Case("sqlite", "store.sqlite"),
     Case("arrow", "run.arrow", whole=False),
     Case("parquet", "run.parquet", whole=False),
     Case("csv", "run.csv", whole=False),
+    Case("trials", "experiment.trials", whole=False, tree=True),
 ]
 """The engines that keep files."""
 

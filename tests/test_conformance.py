@@ -1,11 +1,16 @@
 """The engines of this package, each held against the same suite."""
 
+import pytest
+import servers
+
 from datastore_lab.engines.arrow import ArrowEngine
 from datastore_lab.engines.csv import CSVEngine
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.engines.parquet import ParquetFolderEngine
 from datastore_lab.engines.parquet_file import ParquetFileEngine
+from datastore_lab.engines.sql import SQLEngine, SQLiteEngine
+from datastore_lab.engines.trials import TrialsEngine
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.testing.conformance import AppendOnlyConformance, EngineConformance, FileEngineConformance
 
@@ -40,6 +45,38 @@ class TestParquetFolder(FileEngineConformance):
         return ParquetFolderEngine(path, mode)
 
 
+class TestSQLite(FileEngineConformance):
+    name = "store.sqlite"
+
+    @staticmethod
+    def open(path, mode):
+        return SQLiteEngine(path, mode)
+
+
+class OnServer(EngineConformance):
+    """What holds for a store in a database that others share."""
+
+    server = ""
+
+    @staticmethod
+    def open(path, mode):
+        return SQLEngine(path, mode)
+
+    @pytest.fixture
+    def path(self):
+        url = servers.new_store(servers.server(self.server))
+        yield url
+        servers.remove_store(url)
+
+
+class TestPostgreSQL(OnServer):
+    server = servers.POSTGRESQL
+
+
+class TestMariaDB(OnServer):
+    server = servers.MARIADB
+
+
 class TestArrow(AppendOnlyConformance):
     name = "run.arrow"
 
@@ -63,3 +100,11 @@ class TestCSV(AppendOnlyConformance):
     @staticmethod
     def open(path, mode):
         return CSVEngine(path, mode)
+
+
+class TestTrials(AppendOnlyConformance):
+    name = "experiment.trials"
+
+    @staticmethod
+    def open(path, mode):
+        return TrialsEngine(path, mode)

@@ -146,6 +146,6 @@ def _engine_name(place: Path) -> str:
             f"{', '.join(SUFFIXES)}",
             key=str(place),
         )
-    if name not in {"zarr", "parquet-folder"} and place.is_dir():
+    if name not in {"zarr", "parquet-folder", "trials"} and place.is_dir():
         raise EngineError(f"{str(place)!r} is a folder, but {suffix} is the suffix of a file", key=str(place))
     return name

@@ -27,7 +27,16 @@ from datastore_lab.errors import (
 )
 from datastore_lab.keys import Key, check, show
 from datastore_lab.locks import FileLock
-from datastore_lab.records import GROUP, Problem, Record, Repair, Selection, Stat, Traits, check_durability
+from datastore_lab.records import (
+    GROUP,
+    Problem,
+    Record,
+    Repair,
+    Selection,
+    Stat,
+    Traits,
+    check_durability,
+)
 from datastore_lab.streams.names import LOCK, MEND, joined, split
 
 if TYPE_CHECKING:
@@ -61,6 +70,14 @@ class StreamFile(Protocol):
 
     def loose_end(self) -> str | None:
         """Say what its writer had no time to finish."""
+        ...
+
+
+class Ending(Protocol):
+    """Something that is being written, and that ends with the engine."""
+
+    def close(self, meta: Mapping[str, Any]) -> None:
+        """Finish it."""
         ...
 
 
@@ -98,7 +115,7 @@ class StreamsEngine(ABC):
         self._path = Path(os.path.abspath(os.fspath(path)))  # noqa: PTH100 (no link is followed)
         self._lock = threading.RLock()
         self._files: dict[str, StreamFile] = {}
-        self._appenders: dict[Key, StreamAppender] = {}
+        self._appenders: dict[Key, Ending] = {}
         self._writable = mode != "r"
         self._closed = False
         self._open(mode)

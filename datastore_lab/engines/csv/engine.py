@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from datastore_lab.engines.csv.foreign import ForeignFile
 from datastore_lab.errors import Foreign, LabError, NotFound
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
 from datastore_lab.streams.engine import StreamFile, StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
+from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
 from datastore_lab.streams.text.sidecar import SIDECAR
 from datastore_lab.streams.text.write import TextAppender
@@ -80,7 +80,7 @@ class CSVEngine(StreamsEngine):
             raise Foreign(f"{path!r} has no sidecar of this package", key=path)
         if not os.path.exists(path):  # noqa: PTH110
             raise NotFound(f"there is no {path!r}", key=path)
-        return ForeignFile(path)
+        return ForeignTable(path)
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
         return TextAppender(path, key, spec, release, durable=self._durable)

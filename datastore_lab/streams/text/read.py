@@ -18,7 +18,7 @@ from datastore_lab.streams import disk, parts
 from datastore_lab.streams.ipc.read import Unfinished
 from datastore_lab.streams.text import cells, sidecar
 from datastore_lab.streams.text.lines import stretches
-from datastore_lab.streams.text.sidecar import SIDECAR, quoted
+from datastore_lab.streams.text.sidecar import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,7 +187,7 @@ def parse(
 
 
 def _state(path: str) -> tuple[int, int, int]:
-    found = os.stat(path + SIDECAR)  # noqa: PTH116
+    found = os.stat(sidecar.place(path))  # noqa: PTH116
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 

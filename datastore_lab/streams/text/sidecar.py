@@ -13,6 +13,7 @@ from datastore_lab.integrity import LAYOUT, SEAL, SUMS, VERSION
 from datastore_lab.records import Stat
 from datastore_lab.streams import disk
 from datastore_lab.streams.ipc.read import info as describe
+from datastore_lab.streams.names import MEND
 from datastore_lab.streams.text import cells
 
 if TYPE_CHECKING:
@@ -124,9 +125,35 @@ def _sidecar(content: dict[str, Any]) -> Sidecar:
     )
 
 
+def place(path: str) -> str:
+    """Say where the sidecar of a table is.
+
+    A table that was written anew is renamed before its sidecar: between the two the new sidecar counts.
+    """
+    new = path + MEND
+    return new + SIDECAR if os.path.exists(new + SIDECAR) and not os.path.exists(new) else path + SIDECAR  # noqa: PTH110
+
+
+def settle(path: str, *, durable: bool = True) -> None:
+    """Finish a table that was written anew, as far as it had come."""
+    found = place(path)
+    if found != path + SIDECAR:
+        os.replace(found, path + SIDECAR)  # noqa: PTH105
+        if durable:
+            media.sync_folder(os.path.dirname(path))  # noqa: PTH120
+
+
+def discard(path: str) -> None:
+    """Remove a table that was begun and never put into its place."""
+    for name in (path + SIDECAR, path):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108
+
+
 def load(path: str, *, trusting: bool = False) -> Sidecar:
     """Read the sidecar of a table."""
-    return from_bytes(disk.read(path + SIDECAR, 0, _LONGEST), path + SIDECAR, trusting=trusting)
+    found = place(path)
+    return from_bytes(disk.read(found, 0, _LONGEST), found, trusting=trusting)
 
 
 def save(path: str, sidecar: Sidecar, *, durable: bool = True) -> None:

@@ -32,10 +32,19 @@ class TextAppender(StreamAppender):
         As for `StreamAppender`.
     durable : bool
         Sync at each flush.
+    after : Sidecar, optional
+        Go on with the table that is there, after the rows that count.
     """
 
     def __init__(
-        self, path: str, key: Key, spec: Stat, release: Callable[[], None], *, durable: bool = True
+        self,
+        path: str,
+        key: Key,
+        spec: Stat,
+        release: Callable[[], None],
+        *,
+        durable: bool = True,
+        after: Sidecar | None = None,
     ) -> None:
         super().__init__(path, key, spec, release)
         header = ",".join(map(quoted, check_columns(spec))).encode() + b"\n"
@@ -45,6 +54,9 @@ class TextAppender(StreamAppender):
         self._sums: list[int] = []
         self._state = xxhash.xxh3_64()
         self._meta: dict[str, Any] = dict(spec.meta)
+        if after is not None:
+            self._go_on(after)
+            return
         self._handle = disk.create(path)
         try:
             self._write(header)
@@ -55,6 +67,26 @@ class TextAppender(StreamAppender):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name)  # noqa: PTH108
             raise
+
+    def _go_on(self, after: Sidecar) -> None:
+        self._rows = next(info.shape[0] for info in after.stat.arrays.values())
+        self._at = self._acknowledged = after.size
+        self._pieces = list(after.pieces)
+        self._sums = after.sums[: after.size // BLOCK]
+        last = after.size - after.size % BLOCK
+        self._state.update(disk.read_checked(self._path, last, after.size, after.sums, (0, after.size)))
+        self._handle = os.open(self._path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        os.ftruncate(self._handle, after.size)
+
+    @property
+    def rows(self) -> int:
+        """How many rows were put."""
+        return self._rows
+
+    def leave(self) -> None:
+        """Let go of the table as it is: another one takes its place."""
+        self.closed = True
+        self._release_file()
 
     def _write(self, raw: Any) -> None:
         view = memoryview(raw).cast("B")

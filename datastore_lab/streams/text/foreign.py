@@ -39,7 +39,7 @@ _TIME = (
 _LONG = r"^-?[0-9]{16,}$"
 
 
-class ForeignFile:
+class ForeignTable:
     """A table without a sidecar, at the root of its store.
 
     Numbers with a decimal comma stay text: whether ``1,234`` is one or a thousand is not
@@ -51,9 +51,9 @@ class ForeignFile:
         If it is no table of UTF-8 text.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, key: Key = ()) -> None:
         self.path = path
-        self.key: Key = ()
+        self.key = key
         self.trusting = False
         found = os.stat(path)  # noqa: PTH116
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)

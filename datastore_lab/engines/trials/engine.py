@@ -1,0 +1,280 @@
+"""Experiments as readable folders: participants, tasks, trials.
+
+``root/<participant>/<task>/trials.csv`` has a row per trial, with its attributes; the arrays of a trial are
+``root/<participant>/<task>/<array>/<trial>.npy``, or datasets in ``<array>.hdf5`` that an earlier program
+wrote. A task is a record whose arrays are the columns; the array of a trial is a record at
+``(participant, task, array, trial)``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from datastore_lab import media
+from datastore_lab.engines.trials import hdf5
+from datastore_lab.engines.trials.npy import NpyFile
+from datastore_lab.engines.trials.task import SUMS, TABLE, TaskAppender, sums_of
+from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, NotFound, ReadOnly
+from datastore_lab.keys import Key, check, show
+from datastore_lab.records import Stat, Traits
+from datastore_lab.streams.engine import StreamFile, StreamsEngine
+from datastore_lab.streams.ipc.read import Unfinished
+from datastore_lab.streams.names import LOCK
+from datastore_lab.streams.text.foreign import ForeignTable
+from datastore_lab.streams.text.read import TextFile
+from datastore_lab.streams.text.sidecar import SIDECAR
+from datastore_lab.streams.text.write import TextAppender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from datastore_lab.errors import LabError
+
+
+class TrialsEngine(StreamsEngine):
+    """A folder of participants and tasks, to which trials are appended.
+
+    Nothing that was written is ever changed: `write`, `update`, `move` and `delete` raise `ReadOnly`.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+    mode : {"r", "r+", "a", "w", "x"}
+        As in h5py; ``"w"`` deletes the tables and arrays of all tasks, and leaves other files alone.
+    timeout : float, default 0.0
+        How long to wait for another writer of the same task, in seconds.
+    durability : {"disk", "process"}
+        What a trial survives: a power cut, or only the end of the process.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> engine = TrialsEngine(pathlib.Path(folder.name) / "data")
+    >>> task = engine.task(("p1", "reach"))
+    >>> task.write({"block": 0, "hand": "left"}, {"emg": np.zeros((3, 2))})
+    0
+    >>> task.close({})
+    >>> engine.read(("p1", "reach"), "hand").tolist(), engine.read(("p1", "reach", "emg", "0"), "data").shape
+    (['left'], (3, 2))
+    >>> engine.close(); folder.cleanup()
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        label="Trials",
+        structure="participants, tasks, trials",
+        compresses=False,
+        appends=True,
+        hierarchical=True,
+        n_dimensional=False,
+        self_describing=False,
+        parallel_write=False,
+        cloud=False,
+        opens_in=("Excel", "pandas", "NumPy", "R", "text editors"),
+    )
+    tails: ClassVar[tuple[str, ...]] = ("", SIDECAR)
+
+    _summed: tuple[StreamFile, list[dict[str, list[int]]]] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"trials://{self._path}"
+
+    def task(self, key: Key) -> TaskAppender:
+        """Begin a task, or go on with one after its last whole trial.
+
+        Parameters
+        ----------
+        key : Key
+            Such as ``("p1", "reach")``.
+
+        Raises
+        ------
+        Locked
+            If another process is writing this task.
+        Foreign
+            If its table was made by another program: such a table is only read.
+        """
+        if not self._writable:
+            self._refuse("it was opened for reading", key)
+        with self._lock:
+            self._check_open()
+            path = self._path_of(check(key))
+            self._make_folder(path)
+            lock = self._claim(path, key)
+            try:
+                appender = TaskAppender(path, key, lambda: self._ended(key, lock), durable=self._durable)
+            except BaseException:
+                lock.release()
+                raise
+            self._appenders[key] = appender
+            return appender
+
+    def _open(self, mode: str) -> None:
+        if self._path.exists() and not self._path.is_dir():
+            raise Foreign(f"{str(self._path)!r} is a file, not a folder of participants", key=self.url)
+        if not self._path.parent.is_dir():
+            raise NotFound(f"there is no folder {str(self._path.parent)!r}", key=self.url)
+        filled = self._path.is_dir() and _filled(self._path)
+        if mode in {"r", "r+"} and not self._path.is_dir():
+            raise NotFound(f"there is no folder {str(self._path)!r}", key=self.url)
+        if mode == "x" and filled:
+            raise AlreadyExists(f"{str(self._path)!r} exists already", key=self.url)
+        if mode == "w" and filled:
+            self._remove_all()
+        if mode in {"a", "w", "x"}:
+            self._path.mkdir(exist_ok=True)
+        if self._writable and not os.access(self._path, os.W_OK):
+            raise ReadOnly(f"{str(self._path)!r} can't be written", key=self.url)
+
+    def _path_of(self, key: Key) -> str:
+        names = [media.escape_file(part) for part in key]
+        if any("%~" in name for name in names):
+            raise BadKey(f"{show(key)!r} has a name that is too long for a folder", key=key)
+        return str(self._path.joinpath(*names, TABLE))
+
+    def _make_folder(self, path: str) -> None:
+        folder = Path(path).parent
+        missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+        for place in reversed(missing):
+            place.mkdir()
+            if self._durable:
+                media.sync_folder(place.parent)
+        for place in (folder, *folder.parents):
+            if place == self._path:
+                return
+            if place.is_symlink() or not place.is_dir():
+                raise EngineError(f"{str(place)!r} is no folder of this experiment", key=str(place))
+
+    def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
+        self._make_folder(path)
+        return TextAppender(path, key, spec, release, durable=self._durable)
+
+    def _claim(self, path: str, key: Key | None = None, timeout: float | None = None) -> Any:
+        self._make_folder(path)
+        return super()._claim(path, key, timeout)
+
+    def _read_file(self, path: str) -> StreamFile:
+        key = self._key_of(path)
+        if os.path.lexists(path + SIDECAR):
+            file = TextFile(path)
+            if file.key != key:
+                raise Corrupt(f"{path!r} says that it is {show(file.key)!r}", key=path)
+            return file
+        return ForeignTable(path, key)
+
+    def _rewrite(self, file: StreamFile, path: str, *, trusting: bool) -> None:
+        if isinstance(file, TextFile):
+            file.reseal(durable=self._durable)
+            self._files.pop(path, None)
+
+    def _open_anyhow(self, path: str) -> StreamFile:
+        return TextFile(path, trusting=True)
+
+    def _nothing(self) -> tuple[type[LabError], ...]:
+        return (Foreign, Unfinished)
+
+    def _key_of(self, path: str) -> Key:
+        inside = Path(path).parent.relative_to(self._path).parts
+        return tuple(media.unescape_file(part) or part for part in inside)
+
+    def _paths(self, tail: str | None = None) -> list[str]:
+        found = []
+        ends = {TABLE + tail for tail in self.tails} if tail is None else {TABLE + LOCK}
+        for folder, _folders, files in os.walk(self._path):
+            if ends.intersection(files):
+                found.append(os.path.join(folder, TABLE))  # noqa: PTH118
+        return sorted(found)
+
+    def _remove_all(self) -> None:
+        """Remove tables and arrays of trials, and nothing else."""
+        arrays = [
+            place
+            for key, path in self._named()
+            for array in self._arrays(key)
+            for place in (Path(path).parent / media.escape_file(array)).glob("*.npy")
+            if not place.is_symlink() and not place.parent.is_symlink()
+        ]
+        super()._remove_all()
+        for place in arrays:
+            place.unlink()
+
+    def _recover_all(self) -> None:
+        """Nothing: a task is looked after when it is gone on with."""
+
+    def _named(self) -> list[tuple[Key, str]]:
+        return sorted((self._key_of(path), path) for path in self._paths())
+
+    def _listed(self, prefix: Key = (), wanted: Callable[[Key], bool] = lambda key: True) -> Iterator[Key]:
+        for key in super()._listed(prefix[:-2] if len(prefix) > 2 and not self._is_task(prefix) else prefix):
+            if key[: len(prefix)] == prefix and wanted(key):
+                yield key
+            for array in self._arrays(key):
+                for trial in self._trials(key, array):
+                    below = (*key, array, trial)
+                    if below[: len(prefix)] == prefix and wanted(below):
+                        yield below
+
+    def _is_task(self, key: Key) -> bool:
+        return self._stands(self._path_of(key))
+
+    def _arrays(self, key: Key) -> list[str]:
+        """Name the arrays that the trials of a task have."""
+        folder = Path(self._path_of(key)).parent
+        found = set()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = media.unescape_file(entry.name.removesuffix(".hdf5"))
+                if name is None or entry.is_symlink():
+                    continue
+                if entry.is_dir() and not os.path.lexists(os.path.join(entry.path, TABLE)):  # noqa: PTH118
+                    found.add(name)
+                if entry.is_file() and entry.name.endswith(".hdf5"):
+                    found.add(name)
+        return sorted(found)
+
+    def _trials(self, key: Key, array: str) -> list[str]:
+        """Name the trials of a task that have an array, as far as they count."""
+        folder = Path(self._path_of(key)).parent
+        old = folder / f"{media.escape_file(array)}.hdf5"
+        try:
+            if old.is_file() and not old.is_symlink():
+                return hdf5.names(str(old))
+            return [str(number) for number, sums in enumerate(self._sums(key)) if array in sums]
+        except Corrupt:  # its table is named by what reads that
+            return []
+
+    def _sums(self, key: Key) -> list[dict[str, list[int]]]:
+        """Give the sums of the arrays of all trials of a task."""
+        file = self._look(self._path_of(key))
+        if self._summed is None or self._summed[0] is not file:
+            known = isinstance(file, TextFile) and SUMS in file.stat().arrays
+            self._summed = file, [sums_of(text) for text in file.read(SUMS).tolist()] if known else []
+        return self._summed[1]
+
+    def _file(self, key: Key) -> StreamFile | None:
+        self._check_open()
+        if len(check(key)) > 2 and not self._is_task(key) and self._is_task(key[:-2]):
+            return self._array(key)
+        return super()._file(key) if key else None
+
+    def _array(self, key: Key) -> StreamFile | None:
+        *task, array, trial = key
+        folder = Path(self._path_of(tuple(task))).parent
+        old = folder / f"{media.escape_file(array)}.hdf5"
+        if trial not in self._trials(tuple(task), array):
+            return None
+        if old.is_file() and not old.is_symlink():
+            return hdf5.Dataset(str(old), trial, key)
+        path = folder / media.escape_file(array) / f"{trial}.npy"
+        if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
+            raise Corrupt(f"{str(path)!r} is missing, and its trial counts", key=key)
+        return NpyFile(str(path), key, self._sums(tuple(task))[int(trial)][array])
+
+
+def _filled(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is not None

@@ -1,0 +1,224 @@
+"""Appending trials to a task: arrays first, synced; then the row that makes them count."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datastore_lab import dtypes, media
+from datastore_lab.engines.trials import npy
+from datastore_lab.engines.trials.attributes import TEXT, accepts, as_type, column, common
+from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, NotStorable
+from datastore_lab.keys import Key, check, show
+from datastore_lab.records import RESERVED, ArrayInfo, Stat
+from datastore_lab.streams.names import MEND
+from datastore_lab.streams.text import sidecar
+from datastore_lab.streams.text.read import TextFile
+from datastore_lab.streams.text.sidecar import SIDECAR
+from datastore_lab.streams.text.write import TextAppender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+TABLE = "trials.csv"
+SUMS = "lab_arrays"
+"""Column that says which arrays a trial has, and the sums of their blocks."""
+
+
+class TaskAppender:
+    """A task that trials are added to, one by one; each of them is there completely or not at all.
+
+    Parameters
+    ----------
+    path : str
+        Of the table.
+    key : Key
+    release : callable
+        Called when the task is closed.
+    durable : bool
+        Sync each trial.
+    """
+
+    def __init__(self, path: str, key: Key, release: Callable[[], None], *, durable: bool = True) -> None:
+        self.key = key
+        self._path, self._durable, self._release = path, durable, release
+        self._lock = threading.RLock()
+        self.closed = False
+        if os.path.lexists(path) or os.path.lexists(path + SIDECAR):
+            self._go_on()
+        else:
+            self._columns: dict[str, np.dtype[Any]] = {SUMS: TEXT}
+            self._table = TextAppender(path, key, self._spec(), lambda: None, durable=durable)
+
+    def _go_on(self) -> None:
+        if not os.path.lexists(self._path + SIDECAR):
+            raise Foreign(
+                f"{self._path!r} was made by another program, and is only read: begin a task of another name",
+                key=self.key,
+            )
+        sidecar.settle(self._path)
+        about = sidecar.load(self._path)
+        if SUMS not in about.stat.arrays:
+            raise AlreadyExists(f"{show(self.key)!r} is a stream, not a task with trials", key=self.key)
+        self._columns = {name: dtypes.parse(info.dtype) for name, info in about.stat.arrays.items()}
+        self._table = TextAppender(
+            self._path, self.key, about.stat, lambda: None, durable=self._durable, after=about
+        )
+
+    def _spec(self) -> Stat:
+        infos = {
+            name: ArrayInfo(dtypes.name(dtype), (0,), ("trial",), 0, None)
+            for name, dtype in self._columns.items()
+        }
+        return Stat("stream", infos, {})
+
+    def __len__(self) -> int:
+        return self._table.rows
+
+    def write(self, attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> int:
+        """Add a trial, and give its number.
+
+        Parameters
+        ----------
+        attributes : mapping of str to number, text, time or None
+            Of any names; earlier trials lack those that are new.
+        arrays : mapping of str to ndarray, optional
+            Of any shapes.
+
+        Raises
+        ------
+        NotStorable
+            If something can't be stored; nothing was written.
+        EngineError
+            If the disk fails; the trial is not there, those before are.
+        """
+        with self._lock:
+            if self.closed:
+                raise EngineError(f"the task {show(self.key)!r} is closed", key=self.key)
+            given = {name: np.asarray(array) for name, array in (arrays or {}).items()}
+            row = {name: column(name, value) for name, value in attributes.items()}
+            self._check_names(row, given)
+            self._widen(row)
+            return self._write(row, given)
+
+    def _check_names(self, row: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name in (*row, *arrays):
+            check((name,))
+        for name in row:
+            if name.startswith(RESERVED):
+                raise BadKey(f"{name!r} can't be an attribute: {RESERVED!r} begins reserved names", key=name)
+        for name, array in arrays.items():
+            if "%~" in media.escape_file(name) or media.escape_file(name) == TABLE:
+                raise BadKey(f"{name!r} can't be the name of a folder", key=name)
+            if name in row or name in self._columns:
+                raise AlreadyExists(f"{name!r} is an attribute of {show(self.key)!r}", key=name)
+            dtypes.check(array.dtype)
+            if array.dtype.kind == "T":
+                raise NotStorable(f"{name!r} is text of any length, which .npy lacks; make it 'U'", key=name)
+
+    def _widen(self, row: Mapping[str, NDArray[Any] | None]) -> None:
+        """Give the table the columns and types that this trial needs, if they are not there."""
+        wanted = dict(self._columns)
+        for name in dict.fromkeys([*self._columns, *row]):
+            value = row.get(name)
+            if name != SUMS and not (name in wanted and accepts(wanted[name], value)):
+                wanted[name] = self._common(name, value)
+        if wanted != self._columns:
+            self._rebuild({**{name: kind for name, kind in wanted.items() if name != SUMS}, SUMS: TEXT})
+
+    def _common(self, name: str, value: NDArray[Any] | None) -> np.dtype[Any]:
+        """Choose the type that holds the column so far, and one more value."""
+        if not self._table.rows:
+            return TEXT if value is None else value.dtype
+        known = TextFile(self._path).read(name) if name in self._columns else None
+        return common(known, value)
+
+    def _rebuild(self, wanted: dict[str, np.dtype[Any]]) -> None:
+        """Write the table anew with other columns, and put it into the place of the old one."""
+        count, before = self._table.rows, self._columns
+        file = TextFile(self._path)
+        whole = {
+            name: as_type(file.read(name) if name in before else None, count, kind)
+            for name, kind in wanted.items()
+        }
+        sidecar.discard(self._path + MEND)
+        self._columns = wanted
+        try:
+            made = TextAppender(
+                self._path + MEND, self.key, self._spec(), lambda: None, durable=self._durable
+            )
+            if count:
+                made.extend(whole)
+            made.flush()
+        except BaseException:
+            self._columns = before
+            raise
+        made.leave()
+        self._table.leave()
+        os.replace(self._path + MEND, self._path)  # noqa: PTH105
+        sidecar.settle(self._path, durable=self._durable)
+        self._go_on()
+
+    def _write(self, row: Mapping[str, NDArray[Any] | None], arrays: Mapping[str, NDArray[Any]]) -> int:
+        number, folder = self._table.rows, Path(self._path).parent
+        made: list[Path] = []
+        try:
+            sums = {}
+            for name, array in arrays.items():
+                place = folder / media.escape_file(name) / f"{number}.npy"
+                self._make(place.parent)
+                made.append(place)
+                sums[name] = [f"{one:016x}" for one in npy.save(str(place), array, durable=self._durable)]
+            cells = {name: as_type(row.get(name), 1, kind) for name, kind in self._columns.items()}
+            self._table.extend({**cells, SUMS: np.array([json.dumps(sums)], TEXT)})
+            self._table.flush()
+        except OSError as error:
+            for place in made:
+                with contextlib.suppress(OSError):  # (it does not count without its row)
+                    place.unlink()
+            raise EngineError(
+                f"trial {number} of {show(self.key)!r} can't be written: {error}; those before are there",
+                key=self.key,
+            ) from error
+        return number
+
+    def _make(self, folder: Path) -> None:
+        if folder.is_symlink():
+            raise EngineError(f"{str(folder)!r} is a link that is not followed", key=str(folder))
+        if not folder.is_dir():
+            folder.mkdir()
+            if self._durable:
+                media.sync_folder(folder.parent)
+
+    def flush(self) -> None:
+        """Nothing: each trial is durable when `write` returns."""
+
+    def close(self, meta: Mapping[str, Any]) -> None:
+        """Let go of the task, with attributes of the whole; it can be gone on with later."""
+        with self._lock:
+            if self.closed:
+                return
+            self._table.close(meta)
+            self.closed = True
+            self._release()
+
+
+def sums_of(text: str) -> dict[str, list[int]]:
+    """Read a cell of the column `SUMS`.
+
+    Raises
+    ------
+    Corrupt
+    """
+    try:
+        return {name: [int(one, 16) for one in sums] for name, sums in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Corrupt(f"{text[:80]!r} says nothing about arrays of a trial") from error
