@@ -10,15 +10,17 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from datastore_lab import media
 from datastore_lab.errors import EngineError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+T = TypeVar("T")
 
 Observer: TypeAlias = Callable[[str, str, object], None]
 """Called as ``observer(operation, path, detail)`` before every change; may raise to refuse it."""
@@ -75,37 +77,48 @@ def _write_all(handle: int, view: memoryview) -> None:
         view = view[os.write(handle, view) :]
 
 
-class BackgroundSync:
-    """Has large files synced by threads as soon as they are written, while the next ones are made."""
+class LargeFiles:
+    """Lets the disk begin with large files as soon as they are written, while the next ones are made."""
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._syncing: list[tuple[str, Future[None]]] = []
+        self._handles: dict[str, int] = {}
 
     def write(self, path: str, *buffers: Buffer) -> None:
-        """Write a new file, and begin to make it durable."""
+        """Write a new file, and let the disk begin with it."""
         if _observers:
             _note("write", path, b"".join(bytes(buffer) for buffer in buffers))
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_THREADS, "sync")
-        self._syncing.append((path, self._pool.submit(_sync_and_close, _write_open(path, buffers))))
+        if len(self._handles) >= _HANDLES:
+            self.sync()
+        self._handles[path] = handle = _write_open(path, buffers)
+        if _sync_file_range is not None:
+            _sync_file_range(handle, ctypes.c_int64(0), ctypes.c_int64(0), _BEGIN_WRITE)
 
-    def wait(self) -> None:
-        """Wait until everything is durable."""
-        syncing, self._syncing = self._syncing, []
+    def sync(self) -> None:
+        """Make all of them durable."""
+        handles, self._handles = self._handles, {}
         try:
-            for path, future in syncing:
-                future.result()
+            for path in handles:
                 _note("sync", path)
+            _at_once(os.fsync, list(handles.values()))
         finally:
-            self.close()
+            for handle in handles.values():
+                os.close(handle)
 
     def close(self) -> None:
-        """Wait for what is on its way, whatever comes of it, and end the threads; more may be written."""
-        self._syncing = []
-        if self._pool is not None:
-            pool, self._pool = self._pool, None
-            pool.shutdown(wait=True)
+        """Give them up."""
+        handles, self._handles = self._handles, {}
+        for handle in handles.values():
+            os.close(handle)
+
+
+def _at_once(work: Callable[[T], None], items: Sequence[T]) -> None:
+    """Let several threads wait for the disk, which then does it in fewer turns than one by one."""
+    if len(items) < 2:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(min(len(items), _THREADS), "sync") as pool:
+        list(pool.map(work, items))
 
 
 def _write_open(path: str, buffers: Sequence[Buffer]) -> int:
@@ -119,23 +132,11 @@ def _write_open(path: str, buffers: Sequence[Buffer]) -> int:
     return handle
 
 
-def _sync_and_close(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def sync_all(paths: Sequence[str]) -> None:
     """Make several files and folders durable at once: the disk does it in fewer turns than one by one."""
     for path in paths:
         _note("sync", path)
-    if len(paths) < 2:
-        for path in paths:
-            _sync(path)
-        return
-    with ThreadPoolExecutor(min(len(paths), 2 * _THREADS), "sync") as pool:
-        list(pool.map(_sync, paths))
+    _at_once(_sync, paths)
 
 
 class SyncPoint:
@@ -171,13 +172,12 @@ class SyncPoint:
             os.close(handle)
 
 
-def _find_syncfs() -> Callable[[int], int] | None:
-    """Find syncfs(2): on Linux it waits for everything, and since version 5.8 it reports errors."""
+def _from_libc(name: str) -> Any:
+    """Find a function of Linux since 5.8, from where on syncfs(2) reports errors; None elsewhere."""
     if not sys.platform.startswith("linux"):
         return None
     version = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
-    found = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if version >= (5, 8) else None
-    return found if callable(found) else None
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None) if version >= (5, 8) else None
 
 
 def _sync_file_system(handle: int) -> None:
@@ -186,8 +186,11 @@ def _sync_file_system(handle: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-_syncfs = _find_syncfs()
-_THREADS = 4
+_syncfs = _from_libc("syncfs")
+_sync_file_range = _from_libc("sync_file_range")
+_BEGIN_WRITE = 2  # SYNC_FILE_RANGE_WRITE: a hint, the sync that counts comes later
+_HANDLES = 64
+_THREADS = 8
 _MANY = 24
 """From so many files on, one call for the whole file system costs less than one for each."""
 

@@ -67,7 +67,7 @@ class TreeLog:
         self._release: weakref.finalize[..., TreeLog] | None = None
         self._numbers = itertools.count()
         self._unsynced: list[str] = []
-        self._background = files.BackgroundSync()
+        self._large = files.LargeFiles()
         self._known = False  # whether the folder itself is durable
         self._point: files.SyncPoint | None = None
 
@@ -139,7 +139,7 @@ class TreeLog:
     def write(self, path: str, *buffers: Any) -> None:
         """Write a file in the stage; it becomes durable with the commit."""
         if self.durable and sum(memoryview(buffer).nbytes for buffer in buffers) >= _LARGE:
-            self._background.write(path, *buffers)
+            self._large.write(path, *buffers)
             return
         self._begin()
         files.write(path, *buffers)
@@ -157,7 +157,7 @@ class TreeLog:
 
     def discard(self) -> int:
         """Drop everything that is staged and no part of a commit; returns the bytes of it."""
-        self._background.close()
+        self._large.close()
         self._unsynced.clear()
         if self._point is not None:
             self._point.close()
@@ -166,7 +166,7 @@ class TreeLog:
 
     def _sync_staged(self, *more: str) -> None:
         """Wait until everything that is staged is durable, and some files of the commit itself."""
-        self._background.wait()
+        self._large.sync()
         point, self._point = self._point, None
         if self.durable:
             (point or files.SyncPoint(self.stage)).sync([*self._unsynced, self.stage, *more])
@@ -245,14 +245,11 @@ class TreeLog:
             files.empty(self.hold)
 
     def _sync_all(self, folders: Iterable[str]) -> None:
-        inside = (
-            folder for folder in dict.fromkeys(folders) if folder == self.hold or not self._is_own(folder)
-        )
-        there = [
-            folder for folder in inside if os.path.isdir(folder)
-        ]  # it may have been taken out of the tree
-        if self.durable:
-            files.sync_all(there)
+        if not self.durable:
+            return
+        outside = (name for name in dict.fromkeys(folders) if name == self.hold or not self._is_own(name))
+        # one may itself have been taken out of the tree
+        files.sync_all([folder for folder in outside if os.path.isdir(folder)])
 
     def _is_own(self, folder: str) -> bool:
         return folder == self.home or folder.startswith(self.home + os.sep)

@@ -107,7 +107,7 @@ class Tree(Generic[P]):
         return Node(key, parts, doc)
 
     def glance(self, key: Key) -> Node | None:
-        """Give the same for a look that changes nothing in it: the parents of thousands of new items are one."""
+        """Give the same for a look that changes nothing in it; thousands of new items have one parent."""
         parts = self.locate(key)
         mark = None if parts is None else self.place.mark((*parts, METADATA))
         if mark is None:
