@@ -50,7 +50,7 @@ def test_the_guide_to_keeping_runs(tmp_path):
 
 def test_the_layout_is_read_by_other_programs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for place in ("lab.h5", "lab.zarr"):
+    for place in ("lab.h5", "lab.zarr", "lab.parquets"):
         with open_store(place) as store:
             camera = SimulatedCamera(shape=(12, 16))
             acquire(camera, HostMonitor(rate=10), to=store.group("run"), duration=0.5).wait()
