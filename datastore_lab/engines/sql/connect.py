@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -127,7 +128,8 @@ class Database:
             return  # a forked child must not speak over its parent's connections
         self.leave()
         if self.is_sqlite and self.writable:
-            with suppress(sae.SQLAlchemyError), self._engine.connect() as connection:
+            others = sae.SQLAlchemyError, sqlite3.OperationalError  # the log stays while others use it
+            with suppress(*others), self._engine.connect() as connection:
                 connection.connection.dbapi_connection.execute("PRAGMA journal_mode=DELETE")  # type: ignore[union-attr]
         self._engine.dispose()
 
