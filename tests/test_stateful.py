@@ -1,12 +1,16 @@
 """Any sequence of changes on each engine, against a plain mapping, with reopening and crashes."""
 
+import hashlib
+
 import pytest
+import servers
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from datastore_lab.engines.hdf5 import HDF5Engine
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.engines.parquet import ParquetFolderEngine
+from datastore_lab.engines.sql import SQLEngine, SQLiteEngine
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.testing.stateful import QUICK, THOROUGH, EngineMachine
 
@@ -43,7 +47,53 @@ class ParquetFolderMachine(EngineMachine):
         return ParquetFolderEngine(path, mode)
 
 
-MACHINES = [MemoryMachine, HDF5Machine, ZarrMachine, ParquetFolderMachine]
+class SQLiteMachine(EngineMachine):
+    name = "store.sqlite"
+
+    @staticmethod
+    def open(path, mode):
+        return SQLiteEngine(path, mode)
+
+
+class ServedMachine(EngineMachine):
+    """On a database server: one store per temporary folder, so that it is the same one after reopening."""
+
+    files = False
+    served = True
+
+    def teardown(self):
+        url = self.engine.url
+        super().teardown()
+        servers.remove_store(url)
+
+
+def _on(server, path, mode):
+    lab = f"m{hashlib.sha256(path.encode()).hexdigest()[:24]}"
+    url = servers.server(server)
+    return SQLEngine(f"{url}{'&' if '?' in url else '?'}lab={lab}", mode)
+
+
+class PostgreSQLMachine(ServedMachine):
+    @staticmethod
+    def open(path, mode):
+        return _on(servers.POSTGRESQL, path, mode)
+
+
+class MariaDBMachine(ServedMachine):
+    @staticmethod
+    def open(path, mode):
+        return _on(servers.MARIADB, path, mode)
+
+
+MACHINES = [
+    MemoryMachine,
+    HDF5Machine,
+    ZarrMachine,
+    ParquetFolderMachine,
+    SQLiteMachine,
+    PostgreSQLMachine,
+    MariaDBMachine,
+]
 
 
 @pytest.mark.parametrize("machine", MACHINES)

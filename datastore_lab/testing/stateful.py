@@ -68,13 +68,16 @@ class EngineMachine(RuleBasedStateMachine):
     name : str
         File name of the store.
     files : bool
-        Whether the store outlives the engine.
+        Whether the store is files that can be copied as they lie there.
+    served : bool
+        Whether the store outlives the engine in the files of a server, which no test can copy.
     open : static method
         ``open(path, mode)`` gives an engine.
     """
 
     name: ClassVar[str] = "store"
     files: ClassVar[bool] = True
+    served: ClassVar[bool] = False
 
     @staticmethod
     def open(path: str, mode: str) -> Any:
@@ -216,7 +219,7 @@ class EngineMachine(RuleBasedStateMachine):
         record = self.model.records[self.stream_key]
         self.model.records[self.stream_key] = record._replace(arrays={"v": _rows(dtype, 0, self.rows)})
 
-    @precondition(lambda self: self.files and self.stream is None)
+    @precondition(lambda self: (self.files or self.served) and self.stream is None)
     @rule(mode=st.sampled_from(["a", "r+"]))
     def reopen(self, mode: str) -> None:
         """Close the store and open it again."""

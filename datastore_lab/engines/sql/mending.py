@@ -197,12 +197,21 @@ class Mender:
         return (node.c.store == self._number) & (node.c.id == number)
 
 
-_STATEMENTS = {
-    "sqlite": ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"),
-    "postgresql": ("VACUUM lab_part", "VACUUM lab_node"),
-    "mysql": ("OPTIMIZE TABLE lab_part", "OPTIMIZE TABLE lab_node"),
-    "mariadb": ("OPTIMIZE TABLE lab_part", "OPTIMIZE TABLE lab_node"),
-}
+_WORTH_REBUILDING = 16 << 20
+_FREE = (
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
+    "AND table_name IN ('lab_part', 'lab_node') AND data_free >= %s"
+)
+
+
+def _statements(connection: sa.Connection) -> list[str]:
+    """Give what makes a database give back space: MariaDB rebuilds a table, if that is worth it."""
+    if connection.dialect.name == "sqlite":
+        return ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
+    if connection.dialect.name == "postgresql":
+        return ["VACUUM lab_part", "VACUUM lab_node"]
+    tables = connection.exec_driver_sql(_FREE, (_WORTH_REBUILDING,)).scalars()
+    return [f"OPTIMIZE TABLE {table}" for table in tables if table in {"lab_part", "lab_node"}]
 
 
 def compact(database: Database, number: int) -> int:
@@ -212,7 +221,7 @@ def compact(database: Database, number: int) -> int:
         _drop_orphans(connection, number, database.address.shown)
     before = _size(database)
     with database.outside() as connection:
-        for statement in _STATEMENTS[connection.dialect.name]:
+        for statement in _statements(connection):
             connection.exec_driver_sql(statement).close()
     return max(0, before - _size(database))
 
