@@ -23,6 +23,7 @@ from datastore_lab import copy_store, open_store
 from datastore_lab.errors import (
     BadKey,
     Corrupt,
+    EngineError,
     Foreign,
     NotFound,
     NotStorable,
@@ -33,11 +34,20 @@ from datastore_lab.registry import ENGINES
 from datastore_lab.store import Store
 from datastore_lab.store.moving import blocks, copying
 from datastore_lab.testing import samples
-from datastore_lab.testing.conformance.suite import content, every_dtype
+from datastore_lab.testing.conformance.suite import content
 from datastore_lab.testing.equality import assert_same_array, assert_same_json
 
 MEMORY = Case("memory", "")
 EVERY = [*WHOLE, MEMORY]
+PAIRS_WITH_MEMORY = [
+    pytest.param(
+        one,
+        other,
+        id=f"{one.engine}-{other.engine}",
+        marks=[] if MEMORY in (one, other) else [pytest.mark.slow],
+    )
+    for one, other in itertools.product(EVERY, repeat=2)
+]
 ONLY_APPENDED = [case for case in FILES if not case.whole]
 PAIRS = [
     pytest.param(one, other, id=f"{one.engine}-{other.engine}")
@@ -57,7 +67,7 @@ def opened(case: Case, folder: Path, mode: str = "a") -> Store:
     if case is MEMORY:
         return Store(ENGINES.load("memory")())
     folder.mkdir(exist_ok=True)
-    return open_store(folder / case.name, mode)
+    return open_store(folder / case.name, mode, durability="process")  # quicker, and the same otherwise
 
 
 def stream(store: Store, key: Any, rows: int) -> None:
@@ -134,7 +144,7 @@ def test_everything_is_copied_between_every_pair_of_engines(one, other, tmp_path
         assert "lab_copying" not in list(target.children())
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRS)
+@pytest.mark.parametrize(("one", "other"), PAIRS_WITH_MEMORY)
 def test_large_items_go_in_blocks_and_are_the_same(one, other, tmp_path, small_blocks):
     with opened(one, tmp_path / "source") as source, opened(other, tmp_path / "target") as target:
         fill(source)
@@ -156,11 +166,12 @@ def test_large_items_go_in_blocks_and_are_the_same(one, other, tmp_path, small_b
 
 
 @pytest.mark.parametrize("case", EVERY, ids=lambda case: case.engine)
-@every_dtype
-def test_every_type_of_array_is_streamed_as_it_is(case, dtype, tmp_path, small_blocks):
+def test_every_type_of_array_is_streamed_as_it_is(case, tmp_path, small_blocks):
     with opened(MEMORY, tmp_path) as source, opened(case, tmp_path / "target") as target:
-        for number, shape in enumerate([(), (0,), (60,), (40, 2), (2, 300)]):
-            source.write(f"a{number}", Record("array", {"data": samples.array(dtype, shape, number)}, {}, {}))
+        for dtype in samples.DTYPES:
+            for number, shape in enumerate([(), (60,), (2, 300)]):
+                made = Record("array", {"data": samples.array(dtype, shape, number)}, {}, {})
+                source.write((str(dtype), f"a{number}"), made)
         assert copy_store(source, target).complete
         assert_copied(source, target)
 
@@ -458,3 +469,77 @@ def test_a_killed_copy_leaves_whole_items_only_and_goes_on(case, tmp_path, fault
         shutil.rmtree(folder)
     assert resumed
     faults.tried(f"copy into {case.engine}", "kill -9, then resumed", runs)
+
+
+# -- places that fail, and memory --------------------------------------------------------------------------
+
+
+def _small_disk(folder: Path, megabytes: int) -> bool:
+    """Mount a small disk in memory, where that is allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    return (
+        sys.platform == "linux" and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
+def test_a_full_disk_ends_the_copy_with_whole_items_and_it_goes_on(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(copying, "_BATCH_ITEMS", 2)
+    disk = tmp_path / "disk"
+    if not _small_disk(disk, 8):
+        pytest.skip("no small disk can be mounted here")
+    try:
+        with opened(MEMORY, tmp_path) as source:
+            for number in range(40):
+                source[f"item {number}"] = np.random.default_rng(number).random(40_000)
+            with open_store(disk / case.name) as target, pytest.raises(EngineError) as failed:
+                copy_store(source, target)
+            assert "copy again to go on" in failed.value.__notes__[0]
+            with open_store(disk / case.name, "r") as target:
+                there = [key for key in target.keys_below() if key[0] != "lab_copying"]
+                assert 0 < len(there) < 40
+                for key in there:
+                    assert np.array_equal(target[key], source[key])
+            subprocess.run(["mount", "-o", "remount,size=80m", str(disk)], check=True)
+            report = copy_store(source, disk / case.name)
+            assert report.complete
+            assert report.kept == len(there)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+LARGE = """
+import resource, sys
+import numpy as np
+from datastore_lab import copy_store, open_store
+from datastore_lab.records import ArrayInfo, Stat
+megabytes, source, *targets = sys.argv[1:]
+rows = int(megabytes) * 125
+with open_store(source, durability="process") as store:
+    spec = Stat("array", {"data": ArrayInfo("<f8", (0, 1000), ("t", "x"), 0, None)}, {})
+    appender = store.append("run", spec)
+    for number in range(0, rows, 1000):
+        appender.extend({"data": np.full((min(1000, rows - number), 1000), number, "<f8")})
+        appender.flush()
+    appender.close({})
+for target in targets:
+    assert copy_store(source, target).complete
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is asked of Linux")
+def test_memory_does_not_grow_with_the_item(tmp_path):
+    peaks = []
+    for megabytes in (100, 600):
+        folder = tmp_path / str(megabytes)
+        folder.mkdir()
+        places = [str(folder / name) for name in ("a.h5", "b.zarr", "c.h5")]
+        command = [sys.executable, "-c", LARGE, str(megabytes), *places]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+        shutil.rmtree(folder)
+    assert peaks[1] < peaks[0] + 150

@@ -285,6 +285,8 @@ class MemoryAppender:
 
     def flush(self) -> None:
         with self._engine._lock:
+            if not self._waiting and self._engine._find(self._key) is None:
+                return
             node = self._engine._node(self._key)  # a transaction that was undone has put another one there
             if self._engine._streams.get(self._key) is not self:
                 raise EngineError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from datastore_lab import dtypes
-from datastore_lab.errors import EngineError, LabError, ReadOnly
+from datastore_lab.errors import EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, show
 from datastore_lab.records import (
     GROUP,
@@ -81,7 +81,7 @@ class _Copier:
         self.source, self.target, self.plan, self.existing = source, target, plan, existing
         self.skip_damaged, self.watch = skip_damaged, watch
         self.done = Copied([], [], set())
-        self._batch: list[tuple[Item, Record]] = []
+        self._batch: list[tuple[Item, Record, bool]] = []
         self._waiting = 0
         self._passed = self._nbytes = 0
 
@@ -112,16 +112,16 @@ class _Copier:
     # -- items --------------------------------------------------------------------------------------
 
     def _take(self, item: Item) -> None:
-        if self._stays(item):
+        replaces = _holds_record(self.target, item.target)
+        if replaces and self._stays(item):
             self.done.kept.append(item)
             return
         try:
-            stat = _reading(self.source.stat, item.key)
-            if size_of(stat) > BLOCK:
+            if item.nbytes > BLOCK:
                 self._commit()
-                self._copy_large(item, stat)
+                self._copy_large(item, _reading(self.source.stat, item.key))
             else:
-                self._put_in_batch(item, _reading(self.source.record, item.key))
+                self._put_in_batch(item, _reading(self.source.record, item.key), replaces=replaces)
         except _Unreadable as error:
             if not self.skip_damaged:
                 raise error.cause from error
@@ -129,7 +129,7 @@ class _Copier:
             self.plan.skipped.append(Problem(item.key, None, str(error)))
 
     def _stays(self, item: Item) -> bool:
-        if self.existing is Existing.REPLACE or not _holds_record(self.target, item.target):
+        if self.existing is Existing.REPLACE:
             return False
         if self.existing is Existing.KEEP:
             return True
@@ -146,8 +146,8 @@ class _Copier:
 
     # -- small ones ---------------------------------------------------------------------------------
 
-    def _put_in_batch(self, item: Item, record: Record) -> None:
-        self._batch.append((item, record))
+    def _put_in_batch(self, item: Item, record: Record, *, replaces: bool) -> None:
+        self._batch.append((item, record, replaces))
         self._waiting += sum(array.nbytes for array in record.arrays.values())
         if self._waiting > BLOCK or len(self._batch) >= _BATCH_ITEMS:
             self._commit()
@@ -156,14 +156,13 @@ class _Copier:
         if not self._batch:
             return
         with self.target.transaction():
-            for item, record in self._batch:
-                self._put(item, record)
-        self.done.written.extend(item for item, _record in self._batch)
+            for item, record, replaces in self._batch:
+                self._put(item, record, replaces=replaces)
+        self.done.written.extend(item for item, _record, _replaces in self._batch)
         self._batch, self._waiting = [], 0
 
-    def _put(self, item: Item, record: Record) -> None:
+    def _put(self, item: Item, record: Record, *, replaces: bool) -> None:
         stat = _described(record)
-        replaces = _holds_record(self.target, item.target)
         grows = self.plan.append_only or (
             record.kind == "stream" and isinstance(self.target.engine, Appends) and no_stream(stat) is None
         )
@@ -172,7 +171,7 @@ class _Copier:
             return
         if replaces:
             self.target.delete(item.target)
-        appender = self.target.append(item.target, _empty(stat))
+        appender = self._begin(item.target, stat)
         appender.extend(record.arrays)
         appender.close({})
 
@@ -190,11 +189,15 @@ class _Copier:
         if self.plan.append_only:
             self._read_through(item, stat)
         place = item.target if self.plan.append_only else (TEMPORARY,)
-        appender = self.target.append(place, _empty(stat))
+        appender = self._begin(place, stat)
         self._fill(item, stat, appender)
         appender.close({})
         if not self.plan.append_only:
             _put_in_place(self.target, item.target)
+
+    def _begin(self, key: Key, stat: Stat) -> Appender:
+        engine: Any = self.target.engine  # not the store, which would write the rows of what was given up
+        return engine.append(self.target._full(key), _empty(stat))  # type: ignore[no-any-return]
 
     def _fill(self, item: Item, stat: Stat, appender: Appender) -> None:
         length = next(iter(stat.arrays.values())).shape[0]
@@ -285,7 +288,10 @@ def _reading(read: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
 
 
 def _holds_record(target: Store, key: Key) -> bool:
-    return key in target and target.stat(key).kind != GROUP
+    try:
+        return target.stat(key).kind != GROUP
+    except NotFound:
+        return False
 
 
 def _drop_leftover(target: Store) -> None:
