@@ -10,6 +10,7 @@ from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.engines.parquet import ParquetFolderEngine
 from datastore_lab.engines.parquet_file import ParquetFileEngine
 from datastore_lab.engines.sql import SQLEngine, SQLiteEngine
+from datastore_lab.engines.trials import TrialsEngine
 from datastore_lab.engines.zarr import ZarrEngine
 from datastore_lab.testing.conformance import AppendOnlyConformance, EngineConformance, FileEngineConformance
 
@@ -99,3 +100,11 @@ class TestCSV(AppendOnlyConformance):
     @staticmethod
     def open(path, mode):
         return CSVEngine(path, mode)
+
+
+class TestTrials(AppendOnlyConformance):
+    name = "experiment.trials"
+
+    @staticmethod
+    def open(path, mode):
+        return TrialsEngine(path, mode)
