@@ -9,6 +9,7 @@ LabError (code, key)
  |- BadKey(ValueError)            a key that no store could hold
  |- NotStorable(TypeError)        an object that no codec can turn into arrays and JSON
  |- Foreign(ValueError)           a valid file that another program made for another purpose
+ |   `- Newer                     one that a later version of this package made
  |- Untrusted                     decoding would need code that is not loaded
  |- Corrupt(OSError, ValueError)  bytes that are not what was written
  |- MissingExtra(ImportError)     an optional dependency is not installed
@@ -105,6 +106,12 @@ class Foreign(LabError, ValueError):
     """A valid file, but not one of the kind that was asked for."""
 
     code = "foreign"
+
+
+class Newer(Foreign):
+    """A later version of this package made it, in a layout that this one does not know."""
+
+    code = "newer"
 
 
 class Untrusted(LabError):

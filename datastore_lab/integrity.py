@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from datastore_lab import media
-from datastore_lab.errors import Corrupt, Foreign
+from datastore_lab.errors import Corrupt, Newer
 from datastore_lab.keys import Key, show
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def check_layout(found: object, url: str) -> None:
 
     Raises
     ------
-    Foreign
+    Newer
     """
     if isinstance(found, int) and found > LAYOUT:
-        raise Foreign(
+        raise Newer(
             f"{url} has layout {found}, and this version of datastore_lab knows layouts up to {LAYOUT}; "
             "install a newer version to open it",
             key=url,

@@ -21,6 +21,7 @@ from datastore_lab.errors import (
     Foreign,
     LabError,
     Locked,
+    Newer,
     NotFound,
     NotStorable,
     ReadOnly,
@@ -37,7 +38,7 @@ from datastore_lab.records import (
     Traits,
     check_durability,
 )
-from datastore_lab.streams.names import LOCK, MEND, joined, split
+from datastore_lab.streams.names import LOCK, MEND, NotOurs, joined, split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -254,7 +255,7 @@ class StreamsEngine(ABC):
         try:
             file = self._file(key)
             return [] if file is None else list(file.verify())
-        except Corrupt as error:
+        except (Corrupt, Foreign) as error:
             return [(None, error.message, False)]
 
     def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
@@ -420,7 +421,11 @@ class StreamsEngine(ABC):
             try:
                 file = self._look(place)
             except (Foreign, Corrupt) as error:
-                if place == str(self._path) or not isinstance(error, self._nothing()):
+                if (
+                    isinstance(error, Newer)
+                    or place == str(self._path)
+                    or not isinstance(error, self._nothing())
+                ):
                     raise
                 continue
             if file.key == key:
@@ -429,7 +434,7 @@ class StreamsEngine(ABC):
 
     def _nothing(self) -> tuple[type[LabError], ...]:
         """Which errors say that a file is no stream of this store, rather than a damaged one."""
-        return (Foreign,)
+        return (NotOurs,)
 
     def _stands(self, path: str) -> bool:
         """Whether a stream has files at a path; links are not followed out of the folder."""
@@ -462,9 +467,11 @@ class StreamsEngine(ABC):
         try:
             with self._lock:
                 return self._look(path).key == key
+        except Newer:
+            return True
         except self._nothing():
             return False
-        except Corrupt:
+        except (Corrupt, Foreign):
             return True  # it stands under the key that its name says, and hides none of the others
 
     def _paths(self, tail: str | None = None) -> list[str]:
