@@ -28,8 +28,8 @@ _BOOL_TYPE = h5t.py_create(np.dtype(bool), logical=True)
 _SCALAR = h5s.create(h5s.SCALAR)
 
 
-def put(owner: Any, name: str, value: Any) -> None:
-    """Write one attribute, replacing what is there.
+def put(owner: Any, name: str, value: Any, *, new: bool = False) -> None:
+    """Write one attribute, replacing what is there; with `new` there is none of this name.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def put(owner: Any, name: str, value: Any) -> None:
     value : JSON value
     """
     raw = name.encode()
-    if h5a.exists(owner, raw):
+    if not new and h5a.exists(owner, raw):
         h5a.delete(owner, raw)
     data, kind = _native(value)
     h5a.create(owner, raw, kind, _SCALAR).write(data)
@@ -146,7 +146,7 @@ def _value(item: Any) -> Any:
     if isinstance(item, bytes):
         item = item.decode("utf-8", "replace")
     if isinstance(item, str):
-        return _text(item)
+        return value_of_text(item)
     if isinstance(item, complex):
         return [item.real, item.imag]
     if item is None or isinstance(item, (bool, int, float)):
@@ -162,7 +162,8 @@ def _compound(item: np.void) -> Any:
     return {name: _value(item[name]) for name in item.dtype.names}
 
 
-def _text(text: str) -> Any:
+def value_of_text(text: str) -> Any:
+    """Give the JSON value that a text stands for."""
     if not text.startswith(_TAG):
         return text
     try:

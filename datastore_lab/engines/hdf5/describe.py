@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from h5py import h5d
 
-from datastore_lab import dtypes, integrity
+from datastore_lab import dtypes
 from datastore_lab.engines.hdf5 import attrs, dims, links, names, seals, sums, types
 from datastore_lab.engines.hdf5.payload import Array
 from datastore_lab.errors import Corrupt, Foreign, NotFound, NotStorable, Untrusted
@@ -67,7 +67,7 @@ def checked(group: Any, key: Key, url: str) -> Node:
             key=key,
         )
     if node.seal is not None or node.stat.kind not in {GROUP, ARRAYS}:
-        integrity.check_seal(key, node.stat, node.seal and node.seal.digest, url)
+        seals.check(key, node.stat, node.seal, url)
     return node
 
 

@@ -22,6 +22,8 @@ from datastore_lab.engines.hdf5 import describe, layout, links, payload, walk
 from datastore_lab.engines.hdf5.append import HDF5Appender, begin
 from datastore_lab.engines.hdf5.disk import Disk
 from datastore_lab.engines.hdf5.files import Writer, real_path
+from datastore_lab.engines.hdf5.links import Unusual
+from datastore_lab.engines.hdf5.quick import Quick
 from datastore_lab.engines.hdf5.reader import Reader
 from datastore_lab.engines.hdf5.types import carry
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, LabError, NotFound, ReadOnly
@@ -40,6 +42,8 @@ from datastore_lab.records import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from datastore_lab.engines.hdf5.pages import PagedFile
 
 T = TypeVar("T")
 
@@ -108,6 +112,7 @@ class HDF5Engine:
         self._changed = False
         self._doomed: BaseException | None = None
         self._closed = False
+        self._quick: tuple[PagedFile, int, Quick] | None = None
         self._streams: weakref.WeakValueDictionary[Key, HDF5Appender] = weakref.WeakValueDictionary()
         self._writer = None if mode == "r" else Writer(self._path, mode, self._disk, timeout)
         self._reader = Reader(self._path, self._disk) if mode == "r" else None
@@ -152,13 +157,14 @@ class HDF5Engine:
                 layout.put_record(layout.make(root, key, bare=True), record, carried)
             self._streams.pop(key, None)  # its rows have no place any more
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
-        """Merge into the attributes of a node; attributes that are not named stay as they are."""
+    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
+        """Merge into the attributes of a node, and remove those in `drop`; all others stay as they are."""
         media.check_json(meta)
         with self._guarded(key) as root:
             node = _node(root, key)
             found = describe.checked(node, key, self._path)
             with self._atomic():
+                layout.drop_meta(node, drop)
                 layout.put_meta(node, meta, found.arrays)
                 if found.seal is not None or (found.stat.kind == GROUP and not found.stat.meta):
                     describe.seal(node)  # what another program made and may change again has none
@@ -250,7 +256,18 @@ class HDF5Engine:
                     part.close()
 
     def _describe(self, root: Any, key: Key) -> describe.Node:
+        if not self._changed:  # what is not committed is not in the file yet
+            try:
+                return self._quickly(root, key)
+            except Unusual:
+                pass  # not of the plain form; nor is what is missing or damaged, which is said below
         return describe.checked(_node(root, key), key, self._path)
+
+    def _quickly(self, root: Any, key: Key) -> describe.Node:
+        paged, revision = self._paged(), 0 if self._writer is None else self._writer.revision
+        if self._quick is None or self._quick[:2] != (paged, revision):
+            self._quick = (paged, revision, Quick(paged.read_at))
+        return self._quick[2].node(links.address(root, key), key, self._path)
 
     def _read(self, root: Any, key: Key, name: str, selection: Selection) -> NDArray[Any]:
         node = self._describe(root, key)
@@ -260,8 +277,11 @@ class HDF5Engine:
         return payload.read(array, name, selection, key, self._source())
 
     def _source(self) -> payload.Source:
-        paged = (self._reader or self._need_writer(())).paged
+        paged = self._paged()
         return payload.Source(self._path, paged.size, paged.read_at)
+
+    def _paged(self) -> PagedFile:
+        return (self._reader or self._need_writer(())).paged
 
     def _check_open(self, key: Key = ()) -> None:
         if self._closed:

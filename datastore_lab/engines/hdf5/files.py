@@ -139,6 +139,7 @@ class Writer:
         self._path, self._disk = path, disk
         self._process = os.getpid()
         self._broken: OSError | None = None
+        self._root: tuple[h5py.File, Any] | None = None
         self.file: h5py.File
         self.paged: PagedFile  # what is read from; after a failure of the disk not what is written to
         self._paged: PagedFile
@@ -168,7 +169,9 @@ class Writer:
                 f"{self._path} was opened by the parent of this process; open it here anew, with mode 'r'",
                 key=self._path,
             )
-        return self.file["/"].id
+        if self._root is None or self._root[0] is not self.file:
+            self._root = (self.file, self.file["/"].id)
+        return self._root[1]
 
     @property
     def revision(self) -> int:

@@ -7,11 +7,12 @@ followed: soft and external links, virtual datasets and payload in other files a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from h5py import h5d, h5g, h5o, h5p, h5s, h5t
+from h5py import h5a, h5d, h5g, h5o, h5p, h5s
 
 from datastore_lab import media
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
@@ -105,8 +106,7 @@ def clear(group: Any) -> None:
 def create(group: Any, carried: types.Carried) -> tuple[Any, str | None]:
     """Write a dataset in one piece, without a name yet; gives its sum too, if that is to go into the seal."""
     data = carried.data
-    kind = h5t.py_create(data.dtype, logical=True)
-    space = h5s.create_simple(data.shape) if data.shape else h5s.create(h5s.SCALAR)
+    kind, space = types.file_type(data.dtype), _space(data.shape)
     small = 0 < data.nbytes <= _COMPACT
     dataset = h5d.create(group, None, kind, space, _COMPACT_PLIST if small else None)
     blocks = sums.cut(data.shape, data.dtype, None)
@@ -120,15 +120,22 @@ def create(group: Any, carried: types.Carried) -> tuple[Any, str | None]:
     return dataset, f"{found[0]:016x}" if found else ""
 
 
+@functools.lru_cache(maxsize=64)
+def _space(shape: tuple[int, ...]) -> Any:
+    return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
+
+
 def put_record(group: Any, record: Record, carried: dict[str, types.Carried]) -> None:
     """Replace the record of a node."""
     made = {name: create(group, one) for name, one in carried.items()}
-    clear(group)
+    if len(group) or h5a.get_num_attrs(group):
+        clear(group)
     for name, (dataset, _sum) in made.items():
         h5o.link(dataset, group, media.escape_link(name).encode(), lcpl=links.LINK)
-    attrs.put(group, names.KIND, record.kind)
+    attrs.put(group, names.KIND, record.kind, new=True)
     put_meta(group, record.meta, made)
-    dims.put_dims(group, record.dims, {name: dataset.shape for name, (dataset, _sum) in made.items()})
+    if record.dims:
+        dims.put_dims(group, record.dims, {name: dataset.shape for name, (dataset, _sum) in made.items()})
     found = _held(made)
     if ARRAY_ATTRIBUTES in record.meta:  # how these are spread over the arrays is best seen in the file
         describe.seal(group, found)
@@ -153,6 +160,12 @@ def _described(record: Record, carried: dict[str, types.Carried]) -> Stat:
         for name, one in carried.items()
     }
     return Stat(record.kind, infos, record.meta)
+
+
+def drop_meta(group: Any, dropped: Iterable[str]) -> None:
+    """Remove attributes of a node, those that are there."""
+    for name in dropped:
+        attrs.discard(group, attrs.escape(name, names.NODE_RESERVED))
 
 
 def put_meta(group: Any, meta: Mapping[str, Any], array_names: Iterable[str]) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from datastore_lab.keys import Key
 
 
+class Unusual(Exception):
+    """What is there is not of the plain form in which this package writes."""
+
+
 def _link_plist() -> Any:
     plist = h5p.create(h5p.LINK_CREATE)
     plist.set_char_encoding(h5t.CSET_UTF8)
@@ -74,6 +78,11 @@ def decode(link: bytes) -> str:
     return media.unescape_link(link.decode("utf-8", "surrogateescape"))
 
 
+def encode(name: str) -> bytes:
+    """Give the link that this package makes for a name."""
+    return media.escape_link(name).encode()
+
+
 def link_of(group: Any, name: str) -> bytes | None:
     """Find the link of a name: escaped as this package writes it, or as another program did."""
     for text in dict.fromkeys((media.escape_link(name), name)):
@@ -92,6 +101,31 @@ def find(root: Any, key: Key) -> Any | None:
             return None
         group = h5g.open(group, link)
     return group
+
+
+def address(root: Any, key: Key) -> int:
+    """Give the address of what is at a key, as hard links made by this package lead there.
+
+    Raises
+    ------
+    Unusual
+        If they do not.
+    """
+    group = root
+    for part in key[:-1]:
+        group = h5g.open(group, _hard(group, part)[0])
+    return int(_hard(group, key[-1])[1]) if key else int(h5o.get_info(root).addr)
+
+
+def _hard(group: Any, part: str) -> tuple[bytes, int]:
+    link = encode(part)
+    try:
+        info = group.links.get_info(link)
+    except (KeyError, RuntimeError, OSError) as error:
+        raise Unusual from error
+    if info.type != h5l.TYPE_HARD:
+        raise Unusual
+    return link, info.u
 
 
 def kind_of(group: Any, link: bytes, name: str) -> int:

@@ -53,6 +53,8 @@ class Array(NamedTuple):
         The sum of an array of one block, where the seal holds it.
     own : bool
         Whether sums have to be there.
+    place : bytes or int or None
+        The data itself, or where it lies in the file, where that is known without a dataset.
     """
 
     dataset: Any
@@ -62,6 +64,7 @@ class Array(NamedTuple):
     declared: dict[str, Any]
     sum: str | None = None
     own: bool = False
+    place: bytes | int | None = None
 
 
 class Box(NamedTuple):
@@ -84,10 +87,28 @@ def read(array: Array, name: str, selection: Selection, key: Key, source: Source
     Foreign
         If a small file declares a huge array.
     """
+    if isinstance(array.place, bytes) and _is_whole(selection, array.info.shape):
+        return _whole(array, array.place, name, key, source)
     box = _box(normalise_selection(selection, array.info.shape))
     data = _Reading(array, name, key, source).box(box) if array.own else _plain(array, box, key)
     turned: Any = (*box.flips, ...)
     return types.restore(_compact(data[turned]).reshape(box.final), array.declared)
+
+
+def _is_whole(selection: Selection, shape: tuple[int, ...]) -> bool:
+    return len(selection) <= len(shape) and all(
+        isinstance(one, slice) and one.step is None and not one.start and one.stop in {None, size}
+        for one, size in zip(selection, shape, strict=False)
+    )
+
+
+def _whole(array: Array, place: bytes, name: str, key: Key, source: Source) -> NDArray[Any]:
+    """Give all of a small array that lay in its header."""
+    native, shape = types.plain(array.native), array.info.shape
+    if not array.sum or integrity.block_sum(place) != int(array.sum, 16):
+        raise integrity.damaged(key, name, "all of it", source.url)
+    data = np.frombuffer(bytearray(place), native).reshape(shape)
+    return types.restore(data, array.declared)
 
 
 def damage(array: Array, name: str, key: Key, source: Source) -> Iterator[str]:
@@ -138,7 +159,7 @@ class _Reading:
         self._native = types.plain(array.native)
         self._shape = array.info.shape
         self.blocks = sums.cut(self._shape, self._native, array.info.chunks)
-        self._offset = array.dataset.get_offset() if array.layout == h5d.CONTIGUOUS else None
+        self._offset = _offset(array)
         _check_size(array, self._stored(self.blocks.units), key, source)
 
     def missing(self) -> bool:
@@ -186,6 +207,9 @@ class _Reading:
         return data
 
     def _fill(self, part: NDArray[Any], first: int) -> None:
+        if isinstance(self._array.place, bytes):
+            part.view(np.uint8)[:] = np.frombuffer(self._array.place, np.uint8)
+            return
         if self._offset is not None and not self.blocks.rows:
             view = part.view(np.uint8).data
             if self._source.read_at(view, self._offset + first * self._native.itemsize) < len(view):
@@ -260,6 +284,12 @@ class _Reading:
         strides = tuple(int(size) * step for size, step in zip(inner, box.steps, strict=True))
         start = data[self._index(box.starts) - first :]
         return _own(np.lib.stride_tricks.as_strided(start, box.counts, strides))
+
+
+def _offset(array: Array) -> int | None:
+    if array.layout != h5d.CONTIGUOUS:
+        return None
+    return array.place if isinstance(array.place, int) else array.dataset.get_offset()
 
 
 def _with(values: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastore_lab.engines.hdf5 import gate
@@ -39,6 +38,7 @@ class Reader:
         self._path, self._disk = path, disk
         self._handle = -1
         self._look: _Look | None = None
+        self._root: Any = None
         self.file: h5py.File
         self.paged: PagedFile
         self.revision = 0
@@ -65,7 +65,7 @@ class Reader:
         try:
             if look != self._look:
                 self._reopen(look)
-            return action(self.file["/"].id), None
+            return action(self._root), None
         except Exception as error:
             return None, error
 
@@ -91,6 +91,7 @@ class Reader:
         try:
             self.paged = PagedFile.reader(self._disk, handle, self._undo(look))
             self.file = open_file(self.paged, self._path, "r")
+            self._root = self.file["/"].id
         except BaseException:
             self._disk.close(handle)
             raise
@@ -108,7 +109,7 @@ class Reader:
 
     def _peek(self) -> _Look:
         try:
-            found = Path(self._path).stat()
+            found = os.stat(self._path)  # noqa: PTH116 (each look takes two of these)
         except OSError as error:
             raise NotFound(f"there is no file {self._path} any more", key=self._path) from error
         identity = (found.st_dev, found.st_ino)

@@ -16,6 +16,7 @@ What is not carried as it is has the attribute ``lab_dtype`` with its canonical 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +43,9 @@ _CF_UNITS = {
     "us": "microseconds",
     "ns": "nanoseconds",
 }
+
+
+_NUMBERS, _USUAL = "biuf", 8
 
 
 class Carried(NamedTuple):
@@ -127,7 +131,23 @@ def declared(native: np.dtype[Any], attributes: Mapping[str, Any]) -> str:
 
 def memory_type(native: np.dtype[Any]) -> Any:
     """Give the HDF5 type of an array in memory: objects are converted, all else is taken as it lies."""
+    return file_type(native) if native.kind in "iuf" else _made(native)
+
+
+def _made(native: np.dtype[Any]) -> Any:
     return h5py.h5t.py_create(native, logical=not native.hasobject)
+
+
+def file_type(native: np.dtype[Any]) -> Any:
+    """Give the HDF5 type of an array in the file."""
+    if native.kind in "iuf" and native.metadata is None:
+        return _number(native)
+    return h5py.h5t.py_create(native, logical=True)
+
+
+@functools.cache
+def _number(native: np.dtype[Any]) -> Any:
+    return h5py.h5t.py_create(native, logical=True)
 
 
 def is_text(native: np.dtype[Any]) -> bool:
@@ -183,6 +203,8 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Give a type of the same size that HDF5 holds bit by bit."""
     if not dtype.itemsize:
         return np.dtype("u1")
+    if dtype.kind in _NUMBERS and dtype.isnative and dtype.metadata is None and dtype.itemsize <= _USUAL:
+        return dtype
     candidate = _substitute(dtype)
     if candidate.subdtype is not None:  # UTF-8 can't hold it: viewed as numbers it would gain an axis
         return np.dtype(f"V{dtype.itemsize}")
