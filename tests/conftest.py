@@ -39,7 +39,10 @@ class Faults:
         self.rows.append((where, what, cases))
 
     def table(self) -> str:
-        lines = ["| where | fault | cases | unreadable, lost or phantom |", "|---|---|---:|---:|"]
+        lines = [
+            "| where | fault | cases | unreadable, lost, phantom or silently wrong |",
+            "|---|---|---:|---:|",
+        ]
         return "\n".join(
             lines + [f"| {where} | {what} | {cases:,} | 0 |" for where, what, cases in self.rows]
         )
@@ -77,9 +80,25 @@ def pytest_terminal_summary(terminalreporter, config):
 
 HEAD = """# Faults tried
 
-Written by `pytest -m slow --faults {share} --faults-table docs/faults.md`. A *crash state* is what a disk may
-hold after a crash: the files after any of the changes of a run of 100 operations, with the last write torn
-at several places, or with what was not yet synced missing. Each state is opened, compared with what had
-been acknowledged, and read by the format's own library. A case that fails fails the test, so that this
-table is not written; the last column is therefore 0 in every row.
+Written by `pytest -m slow --faults {share} --faults-table docs/faults.md`. A case that fails fails its test,
+so that this table is not written; the last column is therefore 0 in every row. Where bits were flipped or
+files were changed, an error of this package that says so is the right answer, and a wrong value none.
+
+- *Crash states*: what a disk may hold after a crash. All system calls of a run of 200 changes are taken down;
+  after each of them the files are rebuilt as they would be had the process died, had the last write been cut
+  short, and had the power failed with what was not synced missing in whole or in part. Each state is opened
+  for reading and for writing and compared with what had been acknowledged.
+- *kill -9*: a writer is killed at a random moment, and the store compared with what had been acknowledged.
+- *Calls refused*: the system makes one of the first 200 calls that write, sync or rename fail, or it and all
+  that follow. The store is as it was before, goes on working when there is room again, and verifies clean.
+- *A disk that*: small disks of their own that fill up, turn read-only or are taken away under an open store.
+- *Changes at once*: what processes or threads did together equals what one does alone, in the order of a log
+  that is part of every change, while readers see nothing torn.
+- *One flipped bit*: every item is what it was or raises an error, nothing is missing or new, and `verify`
+  reports whatever could not be read.
+- *Repair*: afterwards whatever could be read before can still be read, and is the same.
+- *Mutated files*: flipped, zeroed, doubled, cut and spliced bytes, extreme numbers, other JSON, and links
+  that lead out, read by a process that may take 1 GB more: no crash, no other error than ours, nothing
+  opened outside the store.
+- *Sequences*: any order of changes, reopenings and crashes, held against a plain mapping.
 """

@@ -16,7 +16,7 @@ from datastore_lab.testing.processes import all_well, judge_all
 ALL = 100_000
 BATCH = 25
 GIGABYTE = 1 << 30
-NOT_YET = {"csv"}
+NOT_YET: set[str] = set()
 HELD = [case for case in FILES if case.engine not in NOT_YET]
 
 
@@ -25,6 +25,7 @@ def grow(case, folder):
     folder.mkdir()
     engine = case.open(folder / case.name, "w")
     sow(engine, whole=case.whole)
+    engine.compact()
     engine.close()
     return {str(file.relative_to(folder)): file.read_bytes() for file in files(folder)}
 
@@ -42,7 +43,7 @@ def judging(case, grown, folder):
             put(place, mutate(grown, seed))
             if seed % 20 == 0:
                 link_out(place, outside, case.name, seed)
-            if wrong := read(case, place, sandbox):
+            if wrong := read(case, place, sandbox, parts=bool(seed % 2)):
                 found[seed] = wrong
         return found
 
@@ -66,13 +67,13 @@ def link_out(place, outside, name, seed):
         file.symlink_to(outside / "canary")
 
 
-def read(case, place, sandbox):
+def read(case, place, sandbox, *, parts=False):
     """Say what went wrong with one store, if anything did."""
     try:
         with sandbox.watch(place):
             engine = case.open(place / case.name, "r")
             try:
-                roam(engine)
+                roam(engine, parts=parts)
             finally:
                 engine.close()
     except LabError:

@@ -93,18 +93,6 @@ def test_proof_notices_a_missing_barrier(run, folder, name):
             check(state, promised, folder)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_crash_state_holds_what_was_promised(run, folder, faults):
-    events, promised = run
-    count = 0
-    for state in crash.states(events, seed=2, share=faults.share):
-        check(state, promised, folder)
-        count += 1
-    assert count > len(events) * faults.share
-    faults.tried("HDF5", f"crash states of {len(events):,} changes of the disk", count)
-
-
 def test_crash_while_much_is_overwritten_in_one_transaction(folder, monkeypatch):
     """Pages that are too many for memory: the journal is added to more than once per commit."""
     monkeypatch.setattr(pages, "_SPILL", pages.PAGE)
@@ -191,14 +179,6 @@ def kill_again_and_again(path, times):
 
 def test_killed_writer_loses_nothing_acknowledged(folder):
     kill_again_and_again(folder / "killed.h5", 5)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_killed_writer_loses_nothing_acknowledged_often(folder, faults):
-    times = faults.times(50)
-    kill_again_and_again(folder / "often killed.h5", times)
-    faults.tried("HDF5", "kill -9 of the writer", times)
 
 
 FULL = """

@@ -99,14 +99,6 @@ def test_a_sample_of_crash_points_leaves_a_whole_store(scratch):
     assert count > 30
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_crash_point_leaves_a_whole_store(scratch, faults):
-    count, changes = enumerate_crashes(scratch, faults.share)
-    assert count > changes * faults.share
-    faults.tried("Zarr", f"crash states of {changes:,} changes of the disk", count)
-
-
 CHILD = """
 import sys
 from datastore_lab.engines.zarr import ZarrEngine
@@ -144,15 +136,6 @@ def kill_once(path, seed):
 def test_a_killed_writer_loses_nothing(tmp_path):
     for seed in range(5):
         kill_once(tmp_path / f"{seed}.zarr", seed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_writer_killed_often_loses_nothing(tmp_path, faults):
-    times = faults.times(50)
-    for seed in range(100, 100 + times):
-        kill_once(tmp_path / f"{seed}.zarr", seed)
-    faults.tried("Zarr", "kill -9 of the writer", times)
 
 
 FULL = """

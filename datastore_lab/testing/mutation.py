@@ -174,8 +174,16 @@ _BYTE_WAYS = [_flip, _zero, _double, _cut, _splice, _extreme]
 _TEXT_WAYS = [*_BYTE_WAYS, _number, _word, _structure, _number, _word, _structure]
 
 
-def roam(engine: Any) -> None:
-    """Ask a store for everything; errors of this package are answers, too."""
+def roam(engine: Any, *, parts: bool) -> None:
+    """Ask a store for everything; errors of this package are answers, too.
+
+    Parameters
+    ----------
+    engine : Engine
+    parts : bool
+        Whether to read parts of the arrays, instead of all of them twice.
+    """
+    part = (slice(0, 1),) if parts else ()
     nodes: set[Key] = {()}
     for key in _answer(lambda: list(engine.keys()), []):
         nodes |= {key[:depth] for depth in range(len(key) + 1)}
@@ -183,9 +191,9 @@ def roam(engine: Any) -> None:
         _answer(partial(_children, engine, key), [])
         stat = _answer(partial(engine.stat, key), None)
         for name in stat.arrays if stat is not None else ():
-            _answer(partial(engine.read, key, name), None)
-            _answer(partial(engine.read, key, name, (slice(0, 1),)), None)
-    _answer(lambda: list(engine.verify()), [])
+            _answer(partial(engine.read, key, name, part), None)
+    if not part:
+        _answer(lambda: list(engine.verify()), [])
 
 
 def _children(engine: Any, key: Key) -> list[str]:

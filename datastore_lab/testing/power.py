@@ -8,6 +8,8 @@
 - ``early``: all names, but of the bytes only what was synced;
 - ``some``: all names or only the synced ones, and of the writes that were not synced some, chosen at random.
 
+After each change the first is tried, after each write the second, too, and one of the others, in turn.
+
 A name is durable when its folder was synced, the bytes of a file when the file was: what POSIX promises.
 What was renamed from one folder to another is never in both or in neither, as on every file system with a
 journal.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,7 +195,7 @@ class State(NamedTuple):
 
 
 def states(changes: list[Change], seed: int = 0, share: float = 1.0) -> Iterator[State]:
-    """Yield what a crash can leave, without repetitions in a row.
+    """Yield what a crash can leave, without repetitions.
 
     Parameters
     ----------
@@ -203,7 +206,7 @@ def states(changes: list[Change], seed: int = 0, share: float = 1.0) -> Iterator
         How many of the states to yield.
     """
     disk, choice, marks = Disk(), random.Random(seed), 0  # noqa: S311 (a repeatable choice)
-    seen: dict[str, tuple[int, int]] = {}
+    seen: set[tuple[int, int]] = set()
     for after, change in enumerate(changes, 1):
         disk.apply(change)
         marks += change.kind == "mark"
@@ -212,8 +215,8 @@ def states(changes: list[Change], seed: int = 0, share: float = 1.0) -> Iterator
             if choice.random() < share:
                 state = State(after, how_, files(), marks)
                 mark = hash(tuple(state.files.items())), marks
-                if seen.get(how_) != mark:
-                    seen[how_] = mark
+                if mark not in seen:
+                    seen.add(mark)
                     yield state
 
 
@@ -225,9 +228,15 @@ def _variants(disk: Disk, change: Change, chance: random.Random) -> Iterator[tup
         length = chance.choice([1, chance.randrange(1, len(change.data)), len(change.data) - 1])
         yield "torn", lambda: disk.torn(change, length)
     if change.kind != "sync":
-        yield "lost", lambda: disk.files(names=False, keep=lambda: False)
-        yield "early", lambda: disk.files(keep=lambda: False)
-        yield "some", lambda: disk.files(names=chance.random() < 0.7, keep=lambda: chance.random() < 0.5)
+        how = chance.choice(["lost", "early", "some"])
+        yield how, partial(_cut, disk, how, chance)
+
+
+def _cut(disk: Disk, how: str, chance: random.Random) -> Files:
+    """Give what a power cut leaves, where a process that dies would leave more."""
+    if how == "some":
+        return disk.files(names=chance.random() < 0.7, keep=lambda: chance.random() < 0.5)
+    return disk.files(names=how == "early", keep=lambda: False)
 
 
 class Place:
