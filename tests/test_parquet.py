@@ -170,6 +170,16 @@ def test_what_shrinks_is_compressed(engine, path):
     assert [group.column(at).compression for at in range(2)] == ["UNCOMPRESSED", "ZSTD"]
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2"])
+def test_small_integers_take_no_more_than_their_size(engine, path, dtype):
+    info = np.iinfo(dtype)
+    values = RNG.integers(info.min, info.max, 200_000, dtype, endpoint=True)
+    engine.write(("k",), Record("array", {"v": values, "w": values.reshape(-1, 2)[:100_000]}, {}, {}))
+    assert sum(file.stat().st_size for file in (path / "k").iterdir()) < 2.6 * values.nbytes
+    assert_same_array(engine.read(("k",), "v"), values)
+    assert_same_array(engine.read(("k",), "w"), values.reshape(-1, 2))
+
+
 def test_open_store_knows_it_by_suffix_and_content(tmp_path):
     with open_store(tmp_path / "lab.parquets") as store:
         store["frame"] = pd.DataFrame(

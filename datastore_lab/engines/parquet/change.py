@@ -79,11 +79,12 @@ class Changes:
         tables = {MAIN: Table((), 0)} if any(array.table for array in docs.values()) else {}
         self._put(key, Doc(spec.kind, None, dict(spec.meta), docs, tables), {})
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+    def update(self, key: Key, meta: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
         """Merge into the attributes of a node."""
         media.check_json(meta)
         node = self.tree.node(key)
-        self.put_doc(node.parts, node.doc._replace(meta={**node.doc.meta, **meta}))
+        kept = {name: value for name, value in node.doc.meta.items() if name not in drop}
+        self.put_doc(node.parts, node.doc._replace(meta={**kept, **meta}))
 
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""

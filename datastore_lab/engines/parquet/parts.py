@@ -112,18 +112,26 @@ def write(log: TreeLog, path: str, name: str, groups: Iterator[Any]) -> Part:
 
 def _options(first: Any) -> dict[str, Any]:
     plain = [field.name for field in first.schema if pa.types.is_primitive(field.type)]
-    packing = choose_packing(first)
+    small = [leaf_path(field) for field in first.schema if _is_small_integer(field.type)]
+    packing = choose_packing(first) | dict.fromkeys(small, "none")
     return {
         "compression": dict(packing) or "none",
         "compression_level": {path: 1 for path, codec in packing.items() if codec == "zstd"} or None,
         "use_dictionary": False,
         "write_statistics": plain or False,
+        # Parquet holds them as 32 bits each, unless they are packed
+        "column_encoding": dict.fromkeys(small, "DELTA_BINARY_PACKED") or None,
     }
 
 
 def leaf_path(field: Any) -> str:
     """Give the path of a column in Parquet's own schema."""
     return f"{field.name}.list.element" if pa.types.is_fixed_size_list(field.type) else str(field.name)
+
+
+def _is_small_integer(kind: Any) -> bool:
+    leaf = kind.value_type if pa.types.is_fixed_size_list(kind) else kind
+    return bool(pa.types.is_integer(leaf)) and leaf.bit_width < 32
 
 
 def choose_packing(table: Any) -> dict[str, str]:

@@ -21,7 +21,7 @@ from datastore_lab.engines.parquet.doc import (
     unescape,
 )
 from datastore_lab.engines.parquet.text import LONGEST
-from datastore_lab.errors import AlreadyExists, Corrupt, Foreign, LabError, NotFound
+from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, LabError, NotFound
 from datastore_lab.folders import files
 from datastore_lab.folders.overlay import Overlay
 from datastore_lab.keys import Key, show
@@ -135,6 +135,8 @@ class Tree:
         parts = self.locate(key)
         if parts is None:
             raise NotFound(f"there is nothing at {show(key)!r}", key=key)
+        if not parts and not os.path.isdir(self.root):
+            raise EngineError(f"the folder {self.root!r} is gone, or its disk; bring it back", key=self.root)
         return parts
 
     def node(self, key: Key) -> Node:
