@@ -193,8 +193,11 @@ class Engine(Protocol):
         """Put a record at a key: atomic and durable. A record that is there is replaced, children stay."""
         ...
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
-        """Merge into the attributes of a node; a value of None is stored as None."""
+    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
+        """Merge into the attributes of a node; a value of None is stored as None.
+
+        Attributes named in `drop` are removed before; those that are not there are passed over.
+        """
         ...
 
     def move(self, old: Key, new: Key) -> None:

@@ -676,3 +676,25 @@ def test_opening_in_a_transaction_does_not_wait_for_who_waits_for_it(tmp_path):
         open_store(tmp_path / "b.h5").close()
     assert opened.wait(30)
     assert list(store) == []
+
+
+def test_clearing_leaves_no_attributes_behind(store):
+    store["a/b"] = 1
+    store.update((), {"title": "old", "nothing": None})
+    store.update("a", {"sample": "7b"})
+    store.group("a").clear()
+    assert (list(store), store.attrs("a"), store.attrs()) == ([], {}, {"title": "old", "nothing": None})
+    store.clear()
+    assert store.attrs() == {}
+    store.group("absent").clear()
+    store.update((), {"title": "new"})
+    assert store.attrs() == {"title": "new"}
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])
+def test_opening_an_open_store_anew_leaves_no_attributes_behind(tmp_path, name):
+    with open_store(tmp_path / name) as store:
+        store.update((), {"title": "old"})
+        store["a"] = 1
+        with open_store(tmp_path / name, "w") as again:
+            assert (again.attrs(), list(again)) == ({}, [])

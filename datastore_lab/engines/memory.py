@@ -151,10 +151,12 @@ class MemoryEngine:
             self._streams.pop(key, None)  # its rows have no place any more
             self._commit()
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
         media.check_json(meta)
         with self._lock:
-            self._node(key).meta.update(copy.deepcopy(dict(meta)))
+            node = self._node(key)
+            kept = {name: value for name, value in node.meta.items() if name not in drop}
+            node.meta = {**kept, **copy.deepcopy(dict(meta))}
             self._commit()
 
     def move(self, old: Key, new: Key) -> None:

@@ -94,9 +94,10 @@ class Store(MutableMapping[KeyLike, Any]):
     # -- the mapping --------------------------------------------------------------------------------
 
     def __getitem__(self, key: KeyLike) -> Any:
-        if self.stat(key).kind == GROUP:
+        record = self.record(key)
+        if record.kind == GROUP:
             return self.group(key)
-        return objects.decode(objects.without_attributes(self.record(key)))
+        return objects.decode(objects.without_attributes(record))
 
     def __setitem__(self, key: KeyLike, obj: Any) -> None:
         self.put(key, obj)
@@ -237,11 +238,16 @@ class Store(MutableMapping[KeyLike, Any]):
         self.engine.delete(self._for_change(key))
 
     def clear(self) -> None:
-        """Delete everything in this store, in one commit."""
+        """Delete everything in this store, and its attributes, in one commit; a record at its place stays."""
         self._refuse_read_only()
+        if () not in self:  # a view on a place where nothing has been stored yet
+            return
         with self.engine.transaction():
             for name in list(self.children()):
                 self.delete((name,))
+            stat = self.stat()
+            if stat.kind == GROUP and (own := tuple(self.attrs())):
+                self.engine.update(self.prefix, {}, drop=own)
 
     def merge_from(self, other: Store, *, overwrite: bool = False) -> int:
         """Copy everything in another store into this one, in one commit.

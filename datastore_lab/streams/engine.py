@@ -219,7 +219,7 @@ class StreamsEngine(ABC):
     def write(self, key: Key, record: Record) -> None:
         self._refuse("a record can't be written whole", key)
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
         self._refuse("attributes can't be changed", key)
 
     def move(self, old: Key, new: Key) -> None:

@@ -183,9 +183,11 @@ class Change:
         own.arrays = dict(arrays)
         self._changed(own)
 
-    def merge(self, key: Key, meta: Mapping[str, Any]) -> None:
-        """Merge into the attributes of a node."""
+    def merge(self, key: Key, meta: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
+        """Merge into the attributes of a node, and remove those in `drop`."""
         own = self.node(key)
+        for name in drop:
+            own.meta.pop(name, None)
         own.meta.update(meta)
         self._changed(own)
 

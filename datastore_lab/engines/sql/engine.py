@@ -192,10 +192,10 @@ class SQLEngine:
 
         self._apply(put)
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
         self._check_json(meta)
         check(key)
-        self._apply(lambda change: change.merge(key, meta))
+        self._apply(lambda change: change.merge(key, meta, drop))
 
     def move(self, old: Key, new: Key) -> None:
         for key in (old, new):

@@ -89,7 +89,7 @@ class Changes:
         self.tree.check_names(key, plan.names)
         self._put_record(key, plan)
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+    def update(self, key: Key, meta: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
         """Merge into the attributes of a node."""
         check_meta(meta)
         node = self.tree.node(key)
@@ -98,7 +98,8 @@ class Changes:
             own, merged = split_attributes(meta, set(self.tree.array_names(node)))
             node = self._put_array_attributes(node, own)
             node.attributes.pop(ARRAY_ATTRIBUTES, None)
-        self.put_doc(node, {**node.attributes, **merged})
+        kept = {name: value for name, value in node.attributes.items() if name not in drop}
+        self.put_doc(node, {**kept, **merged})
 
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""

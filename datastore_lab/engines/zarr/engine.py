@@ -275,9 +275,9 @@ class ZarrEngine:
             self._changes.write(check(key), record)
             self._streams.pop(check(key), None)  # its rows have no place any more
 
-    def update(self, key: Key, meta: Mapping[str, Any]) -> None:
+    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
         with self._change():
-            self._changes.update(check(key), meta)
+            self._changes.update(check(key), meta, drop)
 
     def move(self, old: Key, new: Key) -> None:
         with self._change():

@@ -76,6 +76,19 @@ class Changes(Suite):
         assert engine.stat(("g", "k")).kind == "array"
         assert engine.read(("g", "k"), "v").tolist() == [0, 0]
 
+    def test_update_removes_what_is_to_be_dropped(self, engine: Any) -> None:
+        engine.write(
+            ("g", "k"), Record("array", {"v": np.zeros(2)}, {"a": 1, "µ/..": 2, "lab_codec": {}}, {})
+        )
+        for key in [(), ("g",), ("g", "k")]:
+            engine.update(key, {"a": 1, "µ/..": [1], "stays": None})
+            engine.update(key, {"a": 2, "b": 3}, drop=("µ/..", "a", "absent"))
+            meta = {**engine.stat(key).meta}
+            meta.pop("lab_codec", None)
+            assert_same_json(meta, {"a": 2, "b": 3, "stays": None})
+        assert engine.read(("g", "k"), "v").tolist() == [0, 0]
+        assert list(engine.verify()) == []
+
     def test_groups_and_the_root_have_attributes_too(self, engine: Any) -> None:
         engine.write(("g", "k"), record(v=[1]))
         for key in [(), ("g",)]:
