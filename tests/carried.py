@@ -1,6 +1,8 @@
 """How each medium carries an array, asked of its own library: one function per engine."""
 
+import contextlib
 import json
+import sqlite3
 
 import numpy as np
 
@@ -20,10 +22,10 @@ def _hdf5(path, key, name):
             return "native"
         text = h5py.check_string_dtype(dataset.dtype)
         if text is not None:
-            return "UTF-8 text" if text.length is None else "UTF-8 text of fixed length"
+            return "as UTF-8" if text.length is None else "as UTF-8 of fixed length"
         if dataset.dtype.names is not None:
-            return "compound"
-        return "opaque bytes" if dataset.dtype.kind == "V" else f"as {dataset.dtype.name}"
+            return "as compound"
+        return "as opaque bytes" if dataset.dtype.kind == "V" else f"as {dataset.dtype.name}"
 
 
 def _zarr(path, key, name):
@@ -31,7 +33,7 @@ def _zarr(path, key, name):
     if "lab_dtype" not in document["attributes"]:
         return "native"
     kind = document["data_type"]
-    return {"string": "text", "uint8": "bytes"}.get(str(kind), "little-endian")
+    return {"string": "as string", "uint8": "as bytes"}.get(str(kind), "as little-endian")
 
 
 def _arrow(path, key, name):
@@ -66,9 +68,16 @@ def _parquet_folder(path, key, name):
     folder = path / key
     array = yaml.safe_load((folder / "lab.yaml").read_text())["arrays"][name]
     if array["stored"] != "values":
-        return {"lists": "as pairs", "bytes": "as bytes", "text": "native"}[array["stored"]]
+        text = "native" if array["dtype"] == "T" else "as string"
+        return {"lists": "as pairs", "bytes": "as bytes", "text": text}[array["stored"]]
     kind = pq.read_schema(folder / f"{array['table']}.parquet").field(name).type
     return "native" if np.dtype(kind.to_pandas_dtype()).str == array["dtype"] else _arrow_type(kind)
+
+
+def _sqlite(path, _key, _name):
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        ((kind,),) = base.execute("SELECT DISTINCT typeof(bytes) FROM lab_part")
+    return f"as {kind}"
 
 
 ASK = {
@@ -78,7 +87,9 @@ ASK = {
     "arrow": _arrow,
     "parquet": _parquet,
     "parquet-folder": _parquet_folder,
+    "sqlite": _sqlite,
     "csv": lambda *_: "as text",
+    "trials": lambda *_: "as text",
 }
 
 

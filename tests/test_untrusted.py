@@ -216,7 +216,7 @@ def test_the_arrays_of_an_unknown_class_can_be_read(case, tmp_path, monkeypatch)
     module = types.ModuleType("lab_gone")
     module.Data = dataclasses.make_dataclass("Data", ["trace"], namespace={"__module__": "lab_gone"})
     monkeypatch.setitem(sys.modules, "lab_gone", module)
-    with_store = Store(case.open(tmp_path / case.name, "w"))
+    with_store = Store(case.open(tmp_path / case.name, "w", durability="process"))
     with_store["fit"] = module.Data(np.arange(4.0))
     monkeypatch.delitem(sys.modules, "lab_gone")
     with pytest.raises(Untrusted, match="import lab_gone"):
@@ -490,7 +490,7 @@ REFUSED.pop("frame attribute")
 
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
 def test_what_cannot_be_stored_leaves_no_trace(case, tmp_path):
-    store = Store(case.open(tmp_path / case.name, "w"))
+    store = Store(case.open(tmp_path / case.name, "w", durability="process"))
     store["old"] = {"kept": np.arange(3)}
     before = store.revision()
     for name, (obj, path) in REFUSED.items():

@@ -51,7 +51,7 @@ def write_all(case, path):
             for name, obj in found.items():
                 engine.write(("objects", family, name), objects.encode(obj))
         engine.update(("objects",), content.ATTRIBUTES)
-    append(engine, content.STREAM, plain=False)
+    content.append(engine, content.key_of(case), plain=False)
     engine.close()
 
 
@@ -60,7 +60,7 @@ def write_stream(case, path):
     for plain in (False, True):
         engine = case.open(path, "w")
         try:
-            append(engine, content.STREAM[-1:], plain=plain)
+            content.append(engine, content.key_of(case), plain=plain)
         except NotStorable:
             if plain:
                 raise
@@ -68,16 +68,6 @@ def write_stream(case, path):
         finally:
             engine.close()
         return
-
-
-def append(engine, key, *, plain):
-    spec, rows = content.stream(plain=plain)
-    appender = engine.append(key, spec)
-    for start in (0, 20):
-        part = slice(start, start + 20 if start == 0 else None)
-        appender.extend({name: values[part] for name, values in rows.items()})
-        appender.flush()
-    appender.close({"ended": True})
 
 
 def assert_anonymous(path, place):
@@ -91,7 +81,7 @@ def assert_anonymous(path, place):
         str(place),
         tempfile.gettempdir(),
     ]
-    for word in words:
+    for word in (word for word in words if len(word) > 4):  # (a short name is anywhere by chance)
         assert word.encode() not in found, f"{path} holds {word!r}"
 
 
