@@ -128,6 +128,7 @@ ENGINES = Registry(
         "memory": Plugin("datastore_lab.engines.memory:MemoryEngine"),
         "hdf5": Plugin("datastore_lab.engines.hdf5:HDF5Engine"),
         "zarr": Plugin("datastore_lab.engines.zarr:ZarrEngine"),
+        "s3": Plugin("datastore_lab.engines.zarr.s3:S3Engine", "s3"),
         "parquet-folder": Plugin("datastore_lab.engines.parquet:ParquetFolderEngine"),
         "sqlite": Plugin("datastore_lab.engines.sql:SQLiteEngine", "sql"),
         "sql": Plugin("datastore_lab.engines.sql:SQLEngine", "sql"),

@@ -147,7 +147,16 @@ def test_constraints_hold_names_and_versions_only():
 def test_every_extra_has_its_code():
     """An extra comes with the code that needs it: a new one belongs into this list with its test."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(project["optional-dependencies"]) == {"lab", "dask", "sql", "test", "bench", "dev", "all"}
+    assert set(project["optional-dependencies"]) == {
+        "lab",
+        "dask",
+        "s3",
+        "sql",
+        "test",
+        "bench",
+        "dev",
+        "all",
+    }
 
 
 def test_no_absolute_path_and_no_address_of_a_registry_is_kept():

@@ -12,7 +12,8 @@ _FILE_ENGINES = ("hdf5", "zarr", "parquet-folder", "sqlite", "sql", "arrow", "pa
 
 def format_names() -> tuple[str, ...]:
     """Name the formats that a recording can be advised for."""
-    own = {*_FILE_ENGINES, "memory", "trials"}  # (trials come from people, not from a device)
+    # trials come from people, not from a device; S3 is a place, whose format is Zarr
+    own = {*_FILE_ENGINES, "memory", "trials", "s3"}
     return (*_FILE_ENGINES, *(name for name in ENGINES.names() if name not in own))
 
 

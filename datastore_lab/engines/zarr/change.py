@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from datastore_lab import integrity, media
 from datastore_lab.engines.zarr import chunks as chunking
-from datastore_lab.engines.zarr import seals
+from datastore_lab.engines.zarr.documents import Documents
 from datastore_lab.engines.zarr.meta import (
-    ARRAY_LAYOUT,
     ARRAYS,
     METADATA,
     NAME,
     ArrayDoc,
-    changed,
     escape,
     full_name,
     group_json,
@@ -24,29 +22,27 @@ from datastore_lab.engines.zarr.meta import (
 )
 from datastore_lab.engines.zarr.plan import (
     RecordPlan,
-    check_meta,
     plan_record,
     plan_stream,
     refuse_root,
-    split_attributes,
 )
 from datastore_lab.engines.zarr.seals import KIND, VERSION
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, NotFound
 from datastore_lab.keys import Key, show
-from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Record, Stat
+from datastore_lab.records import GROUP, Record, Stat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from datastore_lab.engines.zarr.places import FolderPlace, Parts
-    from datastore_lab.engines.zarr.tree import Node, Tree
+    from datastore_lab.engines.zarr.tree import Tree
     from datastore_lab.folders.log import TreeLog
     from datastore_lab.folders.overlay import Overlay
 
 _CONSOLIDATED = 1000
 
 
-class Changes:
+class Changes(Documents):
     """Everything that a writer does to a tree; nothing is done before the log's commit.
 
     Parameters
@@ -57,8 +53,10 @@ class Changes:
         Where new files and folders are staged.
     """
 
+    tree: Tree[FolderPlace]
+
     def __init__(self, tree: Tree[FolderPlace], log: TreeLog) -> None:
-        self.tree = tree
+        super().__init__(tree)
         self.log = log
 
     @property
@@ -89,18 +87,6 @@ class Changes:
         self.tree.check_names(key, plan.names)
         self._put_record(key, plan)
 
-    def update(self, key: Key, meta: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
-        """Merge into the attributes of a node."""
-        check_meta(meta)
-        node = self.tree.node(key)
-        merged = dict(meta)
-        if ARRAY_ATTRIBUTES in meta:
-            own, merged = split_attributes(meta, set(self.tree.array_names(node)))
-            node = self._put_array_attributes(node, own)
-            node.attributes.pop(ARRAY_ATTRIBUTES, None)
-        kept = {name: value for name, value in node.attributes.items() if name not in drop}
-        self.put_doc(node, {**kept, **merged})
-
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""
         refuse_root(old)
@@ -123,14 +109,8 @@ class Changes:
     def delete(self, key: Key) -> None:
         """Delete a node with everything below."""
         refuse_root(key)
-        self.overlay.remove(self._parts_to_delete(key))
+        self.remove(self.parts_to_delete(key))
         self.forget_copies(key)
-
-    def _parts_to_delete(self, key: Key) -> Parts:
-        try:
-            return self.tree.node(key).parts
-        except Corrupt:  # nobody needs to read what is to vanish
-            return self.tree.parts_of(key)
 
     def consolidate(self) -> None:
         """Put a copy of all metadata into the root, for readers that would else warn and look for each.
@@ -165,19 +145,9 @@ class Changes:
         self.log.write(path, *buffers)
         self.overlay.put(parts, path)
 
-    def put_doc(self, node: Node, attributes: Mapping[str, Any]) -> None:
-        """Stage a group's metadata with other attributes."""
-        self.put_file((*node.parts, METADATA), changed(node.doc, attributes))
-
-    def put_arrays(self, node: Node, documents: Mapping[str, dict[str, Any]]) -> Node:
-        """Stage the metadata of some arrays of a node; gives the node with their new digests."""
-        folders, digests = self.tree.array_names(node), dict(self.tree.digests(node))
-        for name, document in documents.items():
-            self.put_file((*node.parts, folders[name], METADATA), to_json(document))
-            digests[name] = seals.digest(document)
-        if not node.is_ours:
-            return node
-        return node._replace(doc={**node.doc, "attributes": {**node.attributes, ARRAYS: digests}})
+    def remove(self, parts: Parts) -> None:
+        """Note that a file or folder is to go."""
+        self.overlay.remove(parts)
 
     def _put_record(self, key: Key, plan: RecordPlan) -> None:
         parts = self.tree.locate(key) if self.tree.glance(key[:-1]) is not None else None
@@ -259,29 +229,6 @@ class Changes:
             self._stage_doc(folder, key[-1], {})
             self.overlay.put((*self._above(key[:depth]), escape(key[depth])), top)
         return self.tree.node(key).parts
-
-    def _put_array_attributes(self, node: Node, own: Mapping[str, Mapping[str, Any]]) -> Node:
-        documents = {}
-        for name, folder in self.tree.array_names(node).items():
-            doc = self.tree.array_doc(node, name, folder)
-            layout = {key: value for key, value in doc["attributes"].items() if key in ARRAY_LAYOUT}
-            attributes = {**own.get(name, {}), **layout}
-            if doc["attributes"] != attributes:
-                documents[name] = {**doc, "attributes": media.tag_floats(attributes)}
-        return self.put_arrays(node, documents)
-
-    def forget_copies(self, key: Key) -> None:
-        """Drop consolidated metadata above a change: other readers would believe the old copy."""
-        for depth in range(len(key)):
-            node = self._find_healthy(key[:depth])
-            if node is not None and node.doc.get("consolidated_metadata") is not None:
-                self.put_doc(node, node.attributes)
-
-    def _find_healthy(self, key: Key) -> Node | None:
-        try:
-            return self.tree.glance(key)
-        except Corrupt:  # its copy goes when it is mended
-            return None
 
 
 def copies_below(tree: Tree[Any]) -> dict[str, Any]:

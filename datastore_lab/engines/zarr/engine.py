@@ -34,8 +34,8 @@ from datastore_lab.engines.zarr.places import FolderPlace
 from datastore_lab.engines.zarr.read import read_array
 from datastore_lab.engines.zarr.repair import mend
 from datastore_lab.engines.zarr.tree import Tree
-from datastore_lab.engines.zarr.verify import Finding, examine
-from datastore_lab.errors import Corrupt, EngineError, LabError, Locked, ReadOnly
+from datastore_lab.engines.zarr.verify import Finding, findings
+from datastore_lab.errors import EngineError, LabError, Locked, ReadOnly
 from datastore_lab.folders import files
 from datastore_lab.folders.log import TreeLog
 from datastore_lab.keys import Key, check
@@ -193,15 +193,7 @@ class ZarrEngine:
 
     def _findings(self, key: Key) -> Iterator[Finding]:
         for found in self._consistent(lambda: [at for at, _ in self._tree.nodes(key)], strict=False):
-            yield from self._consistent(lambda at=found: list(self._examine(at)))  # type: ignore[misc]
-
-    def _examine(self, key: Key) -> Iterator[Finding]:
-        try:
-            node = self._tree.node(key)
-        except (Corrupt, EngineError):
-            yield from examine(self._tree, key, None)
-        else:
-            yield from examine(self._tree, key, node)
+            yield from self._consistent(lambda at=found: list(findings(self._tree, at)))  # type: ignore[misc]
 
     def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
         key = check(key)

@@ -14,14 +14,14 @@ from datastore_lab.errors import LabError
 from datastore_lab.records import Repair
 
 if TYPE_CHECKING:
-    from datastore_lab.engines.zarr.change import Changes
+    from datastore_lab.engines.zarr.documents import Documents
     from datastore_lab.engines.zarr.verify import Finding
 
 _SMALL = 16 << 10
 _SMALL_CHUNK = 64 << 10
 
 
-def mend(changes: Changes, finding: Finding, *, accept: bool) -> Repair:
+def mend(changes: Documents, finding: Finding, *, accept: bool) -> Repair:
     """Do about one finding what can be done, inside the present change."""
     done = _MENDERS[finding.sort](changes, finding)
     if done is None and accept:
@@ -34,7 +34,7 @@ def mend(changes: Changes, finding: Finding, *, accept: bool) -> Repair:
     return Repair(key, name, f"{what}. {done}", mended=True)
 
 
-def _group(changes: Changes, finding: Finding) -> str | None:
+def _group(changes: Documents, finding: Finding) -> str | None:
     raw = changes.tree.place.get(finding.parts, LARGEST)
     fixed = None if raw is None else flip_back(raw, _is_sealed_group, _SMALL)
     if fixed is None:
@@ -51,7 +51,7 @@ def _is_sealed_group(raw: bytes) -> bool:
         return False
 
 
-def _array(changes: Changes, finding: Finding) -> str | None:
+def _array(changes: Documents, finding: Finding) -> str | None:
     tree, (key, name, _) = changes.tree, finding.problem
     expected = tree.digests(tree.node(key)).get(name or "")
     raw = tree.place.get(finding.parts, LARGEST)
@@ -69,7 +69,7 @@ def _has_digest(raw: bytes, expected: str | None) -> bool:
         return False
 
 
-def _chunk(changes: Changes, finding: Finding) -> str | None:
+def _chunk(changes: Documents, finding: Finding) -> str | None:
     source = Source(changes.tree, finding.problem.key, finding.problem.name or "")
     raw = source.raw(finding.chunk)
     if raw is None:
@@ -86,7 +86,7 @@ def flip_back(raw: bytes, is_right: Callable[[bytes], bool], limit: int) -> byte
 
     Examples
     --------
-    >>> flip_back(b"datb", lambda data: data == b"data", 100)
+    >>> flip_back(b"date", lambda data: data == b"data", 100)
     b'data'
     """
     data = bytearray(raw)
@@ -99,29 +99,29 @@ def flip_back(raw: bytes, is_right: Callable[[bytes], bool], limit: int) -> byte
     return None
 
 
-def _spelling(changes: Changes, finding: Finding) -> str | None:
+def _spelling(changes: Documents, finding: Finding) -> str | None:
     doc = parse(changes.tree.place.get(finding.parts, LARGEST) or b"", "")
     known = doc if doc["node_type"] == "array" else {n: doc[n] for n in ("zarr_format", "node_type")}
     changes.put_file(finding.parts, to_json({**known, "attributes": media.tag_floats(doc["attributes"])}))
     return "It was written again"
 
 
-def _copies(changes: Changes, _finding: Finding) -> str | None:
+def _copies(changes: Documents, _finding: Finding) -> str | None:
     changes.forget_copies(("root",))
     changes.consolidate()
     return "It was made again"
 
 
-def _leftover(changes: Changes, finding: Finding) -> str | None:
-    changes.overlay.remove(finding.parts)
+def _leftover(changes: Documents, finding: Finding) -> str | None:
+    changes.remove(finding.parts)
     return "It was removed"
 
 
-def _unknown(_changes: Changes, _finding: Finding) -> str | None:
+def _unknown(_changes: Documents, _finding: Finding) -> str | None:
     return None
 
 
-_MENDERS: dict[str, Callable[[Changes, Finding], str | None]] = {
+_MENDERS: dict[str, Callable[[Documents, Finding], str | None]] = {
     verify.GROUP_DOC: _group,
     verify.ARRAY_DOC: _array,
     verify.CHUNK: _chunk,
@@ -135,7 +135,7 @@ _MENDERS: dict[str, Callable[[Changes, Finding], str | None]] = {
 # -- taking what is there as it is ---------------------------------------------------------------------
 
 
-def _accept(changes: Changes, finding: Finding) -> str | None:
+def _accept(changes: Documents, finding: Finding) -> str | None:
     accept = {verify.GROUP_DOC: _accept_group, verify.ARRAY_DOC: _accept_array, verify.CHUNK: _accept_chunk}
     try:
         return accept[finding.sort](changes, finding) if finding.sort in accept else None
@@ -143,7 +143,7 @@ def _accept(changes: Changes, finding: Finding) -> str | None:
         return None
 
 
-def _accept_group(changes: Changes, finding: Finding) -> str | None:
+def _accept_group(changes: Documents, finding: Finding) -> str | None:
     tree = changes.tree
     doc = parse(tree.place.get(finding.parts, LARGEST) or b"", tree.place.where(finding.parts))
     attributes = doc["attributes"]
@@ -154,7 +154,7 @@ def _accept_group(changes: Changes, finding: Finding) -> str | None:
     return "It was taken as it is and sealed anew"
 
 
-def _accept_array(changes: Changes, finding: Finding) -> str | None:
+def _accept_array(changes: Documents, finding: Finding) -> str | None:
     tree, (key, name, _) = changes.tree, finding.problem
     doc = tree.doc(finding.parts[:-1])
     if doc is None or name is None or doc["node_type"] != "array":
@@ -171,7 +171,7 @@ def _accept_array(changes: Changes, finding: Finding) -> str | None:
     return "It was taken as it is and sealed anew"
 
 
-def _accept_chunk(changes: Changes, finding: Finding) -> str | None:
+def _accept_chunk(changes: Documents, finding: Finding) -> str | None:
     key, name = finding.problem.key, finding.problem.name or ""
     source = Source(changes.tree, key, name)
     raw = source.raw(finding.chunk)

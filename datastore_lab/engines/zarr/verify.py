@@ -17,7 +17,7 @@ from datastore_lab.engines.zarr.chunks import decode, sum_found
 from datastore_lab.engines.zarr.meta import LARGEST, METADATA, parse, to_json
 from datastore_lab.engines.zarr.read import Source, read_array
 from datastore_lab.engines.zarr.seals import is_sealed
-from datastore_lab.errors import Corrupt, LabError
+from datastore_lab.errors import Corrupt, EngineError, LabError
 from datastore_lab.records import Problem
 
 if TYPE_CHECKING:
@@ -54,11 +54,17 @@ class Finding(NamedTuple):
     chunk: tuple[int, ...] = ()
 
 
-def examine(tree: Tree[Any], key: Key, node: Node | None) -> Iterator[Finding]:
-    """Check one group and its arrays, children left out; `node` is None where it can't be read."""
-    if node is None:
+def findings(tree: Tree[Any], key: Key) -> Iterator[Finding]:
+    """Check one group and its arrays, children left out."""
+    try:
+        node = tree.node(key)
+    except (Corrupt, EngineError):
         yield _damaged_group(tree, key)
-        return
+    else:
+        yield from _examine(tree, key, node)
+
+
+def _examine(tree: Tree[Any], key: Key, node: Node) -> Iterator[Finding]:
     yield from _spelling(tree, key, None, node.parts)
     if not key:
         yield from _copies(tree)

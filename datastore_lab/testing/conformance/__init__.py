@@ -19,6 +19,7 @@ from datastore_lab.testing.conformance.append_only import AppendOnlyConformance
 from datastore_lab.testing.conformance.basics import Basics
 from datastore_lab.testing.conformance.changes import Changes
 from datastore_lab.testing.conformance.files import Files
+from datastore_lab.testing.conformance.objects import ObjectStoreConformance
 from datastore_lab.testing.conformance.streams import Streams
 
 
@@ -30,4 +31,4 @@ class FileEngineConformance(EngineConformance, Files):
     """What every engine does that keeps its records in files."""
 
 
-__all__ = ["AppendOnlyConformance", "EngineConformance", "FileEngineConformance"]
+__all__ = ["AppendOnlyConformance", "EngineConformance", "FileEngineConformance", "ObjectStoreConformance"]
