@@ -102,6 +102,8 @@ def spoken(address: Address) -> Iterator[None]:
         yield
     except sae.SQLAlchemyError as error:
         raise translated(error, address) from None  # its text may hold the password
+    except UnicodeDecodeError as error:  # a damaged schema, in the words of SQLite
+        raise Corrupt(f"{address.shown} is damaged: text in it is no UTF-8", key=address.shown) from error
 
 
 def _is_lost(error: sae.SQLAlchemyError) -> bool:

@@ -114,7 +114,9 @@ class Mender:
             return
 
         def take(connection: sa.Connection) -> None:
-            values = place_values(self._number, Node(row.id, row.parent, row.position, name))
+            own = Node(row.id, row.parent, row.position, name)
+            own.kind = bytes(row.kind).decode("utf-8", "replace")
+            values = place_values(self._number, own)
             connection.execute(sa.update(node).where(self._is(row.id)).values(values))
 
         self._changing(take)

@@ -72,9 +72,9 @@ def name_hash(name: str) -> int:
     return xxhash.xxh32_intdigest(name.encode()) or 1
 
 
-def mark(store: int, number: int, parent: int, position: int, name: bytes) -> int:
-    """Give the sum that binds a node's name to its place."""
-    head = b"%d %d %d %d " % (store, number, parent, position)
+def mark(store: int, number: int, parent: int, position: int, name: bytes, kind: bytes) -> int:
+    """Give the sum that binds a node's name to its place, and says whether a record is there."""
+    head = b"%d %d %d %d %d " % (store, number, parent, position, kind == GROUP.encode())
     return signed(xxhash.xxh3_64_intdigest(head + name))
 
 
@@ -92,7 +92,7 @@ def place_values(store: int, own: Node) -> dict[str, Any]:
         "position": own.position,
         "hash": name_hash(own.name) if own.id != ROOT else 0,
         "name": name,
-        "mark": mark(store, own.id, own.parent, own.position, name),
+        "mark": mark(store, own.id, own.parent, own.position, name, own.kind.encode()),
     }
 
 
@@ -166,14 +166,14 @@ class Lookup:
         row = self.connection.execute(statement, values).first()
         if row is None:
             return None
-        ways = [row[4 * depth : 4 * depth + 4] for depth in range(len(steps))]
-        rows = [dict(zip(("id", "parent", "position", "mark"), way, strict=True)) for way in ways]
+        ways = [row[5 * depth : 5 * depth + 5] for depth in range(len(steps))]
+        rows = [dict(zip(("id", "parent", "position", "mark", "kind"), way, strict=True)) for way in ways]
         rows[-1]["row"] = _Row(row[width:]) if last else None
         return rows
 
     def _check_way(self, rows: list[dict[str, Any]], parent: int, steps: Key, above: Key) -> None:
         for depth, (name, row) in enumerate(zip(steps, rows, strict=True)):
-            expected = mark(self.store, row["id"], parent, row["position"], name.encode())
+            expected = mark(self.store, row["id"], parent, row["position"], name.encode(), bytes(row["kind"]))
             if row["mark"] != expected or row["parent"] != parent:
                 raise self.misplaced((*above, *steps[: depth + 1]))
             parent = row["id"]
@@ -210,7 +210,7 @@ class Lookup:
         """Say whether name and place of a row are as they were written."""
         name = bytes(row.name)
         hashed = xxhash.xxh32_intdigest(name) or 1
-        bound = mark(self.store, row.id, row.parent, row.position, name)
+        bound = mark(self.store, row.id, row.parent, row.position, name, bytes(row.kind))
         return bool(row.mark == bound and row.hash in ({0} if row.id == ROOT else {hashed}))
 
     def misplaced(self, key: Key) -> Corrupt:
@@ -312,13 +312,13 @@ _paths: dict[tuple[int, bool], tuple[Any, int]] = {}
 def _path(depth: int, *, last: bool) -> tuple[Any, int]:
     """Give the statement that follows so many names, and how many columns say the way."""
     if (depth, last) not in _paths:
-        _paths[depth, last] = _make_path(depth, last=last), 4 * depth
+        _paths[depth, last] = _make_path(depth, last=last), 5 * depth
     return _paths[depth, last]
 
 
 def _make_path(depth: int, *, last: bool) -> Any:
     steps = [node.alias(f"n{number}") for number in range(depth)]
-    columns = [column for n in steps for column in (n.c.id, n.c.parent, n.c.position, n.c.mark)]
+    columns = [column for n in steps for column in (n.c.id, n.c.parent, n.c.position, n.c.mark, n.c.kind)]
     statement = sa.select(*columns, *(steps[-1].c if last else ()))
     above: Any = sa.bindparam("parent", type_=sa.BigInteger)
     for number, step in enumerate(steps):
