@@ -240,7 +240,8 @@ def parse(raw: bytes, where: str) -> dict[str, Any]:
         raise Corrupt(
             f"the metadata {where!r} is damaged ({error!r}); restore it or delete its folder", key=where
         ) from error
-    if version != 3 and not (isinstance(attributes, dict) and KIND in attributes):
+    ours = isinstance(attributes, dict) and not attributes.keys().isdisjoint({KIND, SEAL, SUMS})
+    if version != 3 and not ours:
         raise Foreign(f"{where!r} is Zarr of version {version!r}; only version 3 is read", key=where)
     if not known or version != 3 or not isinstance(attributes, dict) or _unknown(doc):
         raise Corrupt(

@@ -1,0 +1,167 @@
+"""What keeps a Zarr store fast, and durable all the same: counted, as times depend on the machine."""
+
+import itertools
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from datastore_lab.engines.zarr import ZarrEngine
+from datastore_lab.errors import EngineError, Locked
+from datastore_lab.folders import files
+from datastore_lab.records import ArrayInfo, Record, Stat
+
+
+def item(values, **meta):
+    return Record("array", {"data": np.asarray(values)}, meta, {})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "s.zarr"
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The paths of all files that are opened for reading."""
+    seen, plain = [], files.open_inside
+    monkeypatch.setattr(files, "open_inside", lambda path, root: seen.append(path) or plain(path, root))
+    return seen
+
+
+@pytest.fixture
+def syncs(monkeypatch):
+    """The calls that wait for the disk."""
+    seen, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append(handle) or fsync(handle))
+    if files._syncfs is not None:
+        whole = files._syncfs
+        monkeypatch.setattr(files, "_syncfs", lambda handle: seen.append("all") or whole(handle))
+    return seen
+
+
+def fill(path, count):
+    engine = ZarrEngine(path, "w", durability="process")
+    with engine.transaction():
+        for number in range(count):
+            engine.write((f"k{number:05}",), item(number))
+    engine.close()
+
+
+def test_a_look_at_a_large_store_reads_what_it_shows_and_no_more(path, opened):
+    fill(path, 1200)
+    opened.clear()
+    engine = ZarrEngine(path, "r")
+    assert len(opened) <= 2
+    assert engine.stat(()).kind == "group"
+    assert len(opened) <= 4
+    assert len(list(itertools.islice(engine.children(), 200))) == 200
+    assert len(opened) <= 4 + 202
+    engine.close()
+
+
+def test_opening_and_closing_do_not_walk_a_large_store(path, opened):
+    fill(path, 1200)
+    opened.clear()
+    engine = ZarrEngine(path, "a")
+    engine.write(("new",), item(1))
+    engine.close()
+    assert len(opened) < 20
+
+
+def test_a_commit_of_many_files_waits_for_the_disk_a_few_times(path, syncs):
+    engine = ZarrEngine(path, "w")
+    syncs.clear()
+    with engine.transaction():
+        for number in range(100):
+            engine.write((f"k{number:05}",), item(number))
+    if files._syncfs is not None:
+        assert "all" in syncs
+        assert len(syncs) < 8
+    else:
+        assert len(syncs) > 500
+    engine.close()
+
+
+def test_where_the_system_can_t_sync_all_at_once_each_file_is_synced(path, syncs, monkeypatch):
+    monkeypatch.setattr(files, "_syncfs", None)
+    engine = ZarrEngine(path, "w")
+    syncs.clear()
+    with engine.transaction():
+        for number in range(20):
+            engine.write((f"k{number:05}",), item(number))
+    assert len(syncs) >= 5 * 20
+    engine.close()
+
+
+@pytest.mark.skipif(files._syncfs is None, reason="this system can't sync all at once")
+def test_an_error_of_the_disk_while_all_is_synced_undoes_the_commit(path, monkeypatch):
+    engine = ZarrEngine(path, "w")
+    engine.write(("old",), item(1))
+
+    def fail(handle):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "_sync_file_system", fail)
+    monkeypatch.setattr(files, "_MANY", 1)
+    with pytest.raises(EngineError, match="Input/output"):
+        engine.write(("new",), item(np.arange(10)))
+    monkeypatch.undo()
+    assert list(engine.keys()) == [("old",)]
+    engine.write(("new",), item(2))
+    engine.close()
+
+
+@pytest.mark.parametrize("size", [200_000, 3_000_000])
+def test_an_error_of_the_disk_with_a_large_file_undoes_the_commit(path, monkeypatch, size):
+    engine = ZarrEngine(path, "w")
+
+    def fail(handle):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(EngineError, match="Input/output"):
+            engine.write(("new",), item(np.random.default_rng(0).random(size)))
+    assert list(engine.keys()) == []
+    engine.write(("new",), item(np.arange(3)))
+    assert engine.read(("new",), "data").tolist() == [0, 1, 2]
+    engine.close()
+
+
+def test_commits_that_only_have_to_survive_the_process_never_wait_for_the_disk(path, syncs):
+    engine = ZarrEngine(path, "w", durability="process")
+    engine.write(("a",), item(np.random.default_rng(0).random(300_000)))
+    with engine.transaction():
+        for number in range(30):
+            engine.write((f"k{number}",), item(number))
+        engine.move(("a",), ("b",))
+    stream = engine.append(("s",), Stat("stream", {"x": ArrayInfo("<f8", (0,), ("t",), 0, (4,))}, {}))
+    stream.extend({"x": np.arange(10.0)})
+    stream.flush()
+    stream.close({"end": True})
+    engine.update(("b",), {"x": 1})
+    engine.delete(("k1",))
+    assert not list(engine.verify())
+    engine.compact()
+    engine.close()
+    assert syncs == []
+    engine = ZarrEngine(path, "r")
+    assert len(list(engine.keys())) == 31
+    engine.close()
+
+
+def test_a_writer_waits_for_another_as_long_as_it_was_told(path):
+    engine = ZarrEngine(path, "w")
+    start = time.monotonic()
+    with pytest.raises(Locked, match=f"process {os.getpid()}"):
+        ZarrEngine(path, "a", timeout=0.6)
+    assert time.monotonic() - start >= 0.6
+    timer = threading.Timer(0.5, engine.close)
+    timer.start()
+    second = ZarrEngine(path, "a", timeout=30)
+    second.write(("a",), item(1))
+    second.close()
+    timer.join()
