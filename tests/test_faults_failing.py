@@ -70,7 +70,8 @@ def refusing(case, folder):
         child.start()
         theirs.close()
         try:
-            assert ready.wait(30)
+            while not ready.wait(0.2):
+                assert child.is_alive(), f"the process ended: {child.exitcode}"
             with failing.refusing(child.pid, error, at, forever=error == "ENOSPC"):
                 armed.set()
                 while not failed.wait(0.2) and child.is_alive():

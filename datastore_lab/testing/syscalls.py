@@ -40,8 +40,9 @@ def record(work: Callable[..., None], arguments: tuple[Any, ...], folder: Path, 
     ready, go = CONTEXT.Event(), CONTEXT.Event()
     child = CONTEXT.Process(target=_run, args=(work, arguments, notes / "marks", ready, go))
     child.start()
-    if not ready.wait(60):
-        raise TimeoutError("the child did not start")
+    while not ready.wait(0.2):
+        if not child.is_alive():
+            raise AssertionError(f"the child did not start: {how(child.exitcode)}")
     with _traced(child.pid, notes / "calls"):
         go.set()
         child.join()
