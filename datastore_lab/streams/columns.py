@@ -187,7 +187,31 @@ def to_column(rows: NDArray[Any], kind: Any) -> Any:
     return pa.ExtensionArray.from_storage(kind, storage)
 
 
-def _text_column(rows: NDArray[Any]) -> Any:
+def numbers(values: NDArray[Any]) -> Any:
+    """Give native numbers or truths as an Arrow array; `pyarrow.array` would import pandas."""
+    if values.dtype.kind == "b":
+        data = pa.py_buffer(np.packbits(values, bitorder="little"))
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, data])
+    kind, data = pa.from_numpy_dtype(values.dtype), pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(kind, len(values), [None, data])
+
+
+def plain(values: Any) -> NDArray[Any]:
+    """Give an Arrow array of numbers or truths for numpy; its own method would import pandas."""
+    return _flat(values, pa.field("cells", values.type))
+
+
+def text(value: str) -> Any:
+    """Give one text as an Arrow scalar; `pyarrow.scalar` would import pandas."""
+    return texts([value])[0]
+
+
+def texts(values: Sequence[str]) -> Any:
+    """Give texts as an Arrow array."""
+    return _text_column(values)
+
+
+def _text_column(rows: Any) -> Any:
     encoded = [str(text).encode() for text in rows]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
@@ -308,7 +332,7 @@ def _rebuild_text(
 ) -> Any:
     (at, length), (data, size) = places[-2:]
     if start == stop:
-        return pa.array([], pa.string())
+        return texts([])
     if 4 * (stop + 1) > length:
         raise ValueError(f"offsets of {length} bytes for {stop} texts")
     offsets = np.frombuffer(fetch(at + 4 * start, at + 4 * (stop + 1)), "<i4")

@@ -20,10 +20,11 @@ _BINARY = getattr(os, "O_BINARY", 0)
 
 
 def read(path: str, start: int, stop: int) -> bytes:
-    """Read a range of a file, as far as it goes."""
-    handle = os.open(path, os.O_RDONLY | _BINARY)
+    """Read a range of a file, as far as it goes; a link, which may lead out of the store, is not followed."""
+    handle = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NOFOLLOW", 0))
     try:
         parts = []
+        stop = min(stop, os.fstat(handle).st_size)  # (a buffer of the size asked for is made at once)
         while start < stop and (part := os.pread(handle, stop - start, start)):
             parts.append(part)
             start += len(part)

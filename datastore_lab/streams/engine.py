@@ -204,7 +204,8 @@ class StreamsEngine(ABC):
         with self._lock:
             file = self._file(key)
             if file is not None:
-                return file.stat()
+                with _typed(key):
+                    return file.stat()
             self._check_there(key, there=next(self._listed(key), None) is not None)
             return Stat(GROUP, {}, {})
 
@@ -212,7 +213,8 @@ class StreamsEngine(ABC):
         with self._lock:
             file = self._file(key)
             if file is not None:
-                return file.read(name, selection)
+                with _typed(key):
+                    return file.read(name, selection)
             self._check_there(key, there=next(self._listed(key), None) is not None)
             raise NotFound(f"{show(key)!r} has no array {name!r}: it holds no record", key=key)
 
@@ -254,8 +256,9 @@ class StreamsEngine(ABC):
     def _problems(self, key: Key) -> list[tuple[str | None, str, bool]]:
         try:
             file = self._file(key)
-            return [] if file is None else list(file.verify())
-        except (Corrupt, Foreign) as error:
+            with _typed(key):
+                return [] if file is None else list(file.verify())
+        except (Corrupt, Foreign, EngineError) as error:
             return [(None, error.message, False)]
 
     def repair(self, key: Key = (), *, accept: bool = False) -> Iterator[Repair]:
@@ -510,6 +513,17 @@ class StreamsEngine(ABC):
             "to change what is there, copy it into an HDF5 or Zarr store with merge_from()",
             key=key,
         )
+
+
+@contextmanager
+def _typed(key: Key) -> Iterator[None]:
+    """Name the stream in errors of the disk."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LabError):
+            raise
+        raise EngineError(f"{show(key)!r} can't be read: {error}", key=key) from error
 
 
 def _still_there(file: StreamFile) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from datastore_lab import media
+from datastore_lab.errors import Foreign
 
 if TYPE_CHECKING:
     from datastore_lab.keys import Key
@@ -16,6 +17,10 @@ LOCK, MEND = "-lock", "-mend"
 """Endings of the files beside a stream: of the one that is writing it, and while it is written anew."""
 
 _LONGEST = 180
+
+
+class NotOurs(Foreign):
+    """A file of another program among those of a store; it is no stream, and in nobody's way."""
 
 
 def joined(key: Key) -> str:

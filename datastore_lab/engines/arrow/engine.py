@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from datastore_lab.engines.arrow.foreign import ForeignFile
-from datastore_lab.errors import Corrupt, Foreign, LabError
+from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
 from datastore_lab.streams.engine import StreamFile, StreamsEngine
 from datastore_lab.streams.ipc import head
 from datastore_lab.streams.ipc.read import IpcFile, Unfinished
 from datastore_lab.streams.ipc.write import IpcAppender
+from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
     from datastore_lab.keys import Key
@@ -88,4 +89,4 @@ class ArrowEngine(StreamsEngine):
         return IpcAppender(path, key, spec, release, durable=self._durable)
 
     def _nothing(self) -> tuple[type[LabError], ...]:
-        return (Foreign, Unfinished)
+        return (NotOurs, Unfinished)

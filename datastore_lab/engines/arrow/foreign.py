@@ -15,6 +15,7 @@ from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, Selection, Stat
 from datastore_lab.streams import columns, disk, limits, parts
 from datastore_lab.streams.ipc import head
 from datastore_lab.streams.ipc.read import info
+from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class ForeignFile:
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         raw = disk.read(path, 0, found.st_size)  # no map: a file that is cut would end the process
         if raw[:6] != head.MAGIC[:6]:
-            raise Foreign(f"{path!r} is no Arrow file (in IPC file format, or feather)", key=path)
+            raise NotOurs(f"{path!r} is no Arrow file (in IPC file format, or feather)", key=path)
         try:
             self._read(raw)
         except (pa.ArrowException, OSError, EOFError) as error:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from datastore_lab.errors import Foreign, LabError, NotFound
+from datastore_lab.errors import LabError, NotFound
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
 from datastore_lab.streams.engine import StreamFile, StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
+from datastore_lab.streams.names import NotOurs
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
 from datastore_lab.streams.text.sidecar import SIDECAR
@@ -77,7 +78,7 @@ class CSVEngine(StreamsEngine):
         if b'"lab_' in _start(path + SIDECAR):
             return TextFile(path)
         if path != self.url:
-            raise Foreign(f"{path!r} has no sidecar of this package", key=path)
+            raise NotOurs(f"{path!r} has no sidecar of this package", key=path)
         if not os.path.exists(path):  # noqa: PTH110
             raise NotFound(f"there is no {path!r}", key=path)
         return ForeignTable(path)
@@ -101,7 +102,7 @@ class CSVEngine(StreamsEngine):
             file.cut()
 
     def _nothing(self) -> tuple[type[LabError], ...]:
-        return (Foreign, Unfinished)
+        return (NotOurs, Unfinished)
 
 
 def _start(path: str) -> bytes:

@@ -15,11 +15,12 @@ from datastore_lab import media
 from datastore_lab.engines.parquet_file.foreign import ForeignFile
 from datastore_lab.engines.parquet_file.seal import seal
 from datastore_lab.engines.parquet_file.sealed import SealedFile, is_ours
-from datastore_lab.errors import Corrupt, Foreign, LabError
+from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams.engine import StreamFile, StreamsEngine
 from datastore_lab.streams.ipc.read import IpcFile, Unfinished
 from datastore_lab.streams.ipc.write import IpcAppender
+from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,13 +99,16 @@ class ParquetFileEngine(StreamsEngine):
         self._files.pop(path, None)
         os.unlink(path + SPOOL)  # noqa: PTH108
 
+    def _open_anyhow(self, path: str) -> StreamFile:
+        return SealedFile(path, trusting=True)
+
     def _replace(self, source: str, target: str) -> None:
         super()._replace(source, target)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target + SPOOL)  # noqa: PTH108
 
     def _nothing(self) -> tuple[type[LabError], ...]:
-        return (Foreign, Unfinished)
+        return (NotOurs, Unfinished)
 
 
 class _Spool(IpcFile):

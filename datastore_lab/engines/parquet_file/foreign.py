@@ -14,6 +14,7 @@ from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError, NotFou
 from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, Selection, Stat
 from datastore_lab.streams import columns, disk, limits, parts
 from datastore_lab.streams.ipc.read import info as describe
+from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ class ForeignFile:
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         ends = disk.read(path, 0, 4), disk.read(path, max(0, found.st_size - 4), found.st_size)
         if MAGIC not in ends:
-            raise Foreign(f"{path!r} is no Parquet file", key=path)
+            raise NotOurs(f"{path!r} is no Parquet file", key=path)
         try:
             self._parquet = pq.ParquetFile(path, memory_map=False, page_checksum_verification=True)
             groups = self._parquet.metadata

@@ -93,16 +93,17 @@ def seal(spool: IpcFile, path: str, *, durable: bool = True) -> None:
     temporary = path + _TEMPORARY
     file = SummingFile(temporary)
     try:
-        _write(spool, file)
-        file.finish(durable=durable)
+        try:
+            _write(spool, file)
+            file.finish(durable=durable)
+        finally:
+            file.release()
+        newest = max(os.stat(spool.path).st_mtime_ns + 1, os.stat(temporary).st_mtime_ns)  # noqa: PTH116
+        os.utime(temporary, ns=(newest, newest))  # the revision of the store never goes back
+        os.replace(temporary, path)  # noqa: PTH105
     except BaseException:
-        file.release()
         os.unlink(temporary)  # noqa: PTH108
         raise
-    file.release()
-    newest = max(os.stat(spool.path).st_mtime_ns + 1, os.stat(temporary).st_mtime_ns)  # noqa: PTH116
-    os.utime(temporary, ns=(newest, newest))  # the revision of the store never goes back
-    os.replace(temporary, path)  # noqa: PTH105
     if durable:
         media.sync_folder(os.path.dirname(path))  # noqa: PTH120
 

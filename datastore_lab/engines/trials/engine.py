@@ -21,7 +21,7 @@ from datastore_lab.keys import Key, check, show
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams.engine import StreamFile, StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
-from datastore_lab.streams.names import LOCK
+from datastore_lab.streams.names import LOCK, NotOurs
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
 from datastore_lab.streams.text.sidecar import SIDECAR
@@ -175,7 +175,7 @@ class TrialsEngine(StreamsEngine):
         return TextFile(path, trusting=True)
 
     def _nothing(self) -> tuple[type[LabError], ...]:
-        return (Foreign, Unfinished)
+        return (NotOurs, Unfinished)
 
     def _key_of(self, path: str) -> Key:
         inside = Path(path).parent.relative_to(self._path).parts

@@ -22,6 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datastore_lab.errors import Corrupt
+from datastore_lab.streams.columns import numbers
+from datastore_lab.streams.columns import plain as as_numpy
+from datastore_lab.streams.columns import text as one
+from datastore_lab.streams.columns import texts as as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,16 +86,16 @@ def read(cells: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _write_bool(values: NDArray[Any]) -> Any:
-    return pc.cast(pa.array(values), pa.string())
+    return pc.cast(numbers(values), pa.string())
 
 
 def _write_number(values: NDArray[Any]) -> Any:
     if values.dtype.kind in "mM":
-        numbers = values.view("i8")
-        found = pc.cast(pa.array(numbers), pa.string())
+        counts = values.view("i8")
+        found = pc.cast(numbers(counts), pa.string())
         return _put_in(found, np.isnat(values), ["NaT"] * int(np.isnat(values).sum()))
     wide = values.astype("f4") if values.dtype == np.dtype("f2") else values
-    found = pc.cast(pa.array(wide), pa.string())
+    found = pc.cast(numbers(wide), pa.string())
     if values.dtype.kind != "f":
         return found
     bits, usual, sign = _bits(values)
@@ -110,54 +114,54 @@ def _bits(values: NDArray[Any]) -> tuple[NDArray[Any], int, int]:
 
 
 def _put_in(cells: Any, where: NDArray[Any], texts: list[str]) -> Any:
-    return pc.replace_with_mask(cells, pa.array(where), pa.array(texts, pa.string())) if texts else cells
+    return pc.replace_with_mask(cells, numbers(where), as_text(texts)) if texts else cells
 
 
 def _write_complex(values: NDArray[Any]) -> Any:
     part = np.dtype(f"f{values.dtype.itemsize // 2}")
     both = values.view(part).reshape(-1, 2)
     real, imaginary = (_write_number(np.ascontiguousarray(both[:, axis])) for axis in (0, 1))
-    plus = pc.if_else(pc.starts_with(imaginary, "-"), "", "+")
-    return pc.binary_join_element_wise(real, plus, imaginary, "j", "")
+    plus = pc.if_else(pc.starts_with(imaginary, "-"), one(""), one("+"))
+    return pc.binary_join_element_wise(real, plus, imaginary, one("j"), one(""))
 
 
 def _write_date(values: NDArray[Any]) -> Any:
     years = values.astype("M8[Y]").astype("i8") + 1970
     far = ~np.isnat(values) & ((years < 1) | (years > 9999))
     near = np.where(far, np.array(0, values.dtype), values)
-    found = pa.array(np.datetime_as_string(near).tolist(), pa.string())
+    found = as_text(np.datetime_as_string(near).tolist())
     return _put_in(found, far, [f"@{number}" for number in values[far].view("i8").tolist()])
 
 
 def _write_text(values: NDArray[Any]) -> Any:
-    plain = pa.array(values.tolist(), pa.string())
-    return pc.binary_join_element_wise("", pc.replace_substring(plain, '"', '""'), "", '"')
+    plain = as_text(values.tolist())
+    return pc.binary_join_element_wise(one(""), pc.replace_substring(plain, '"', '""'), one(""), one('"'))
 
 
 def _write_hex(values: NDArray[Any]) -> Any:
     text, width = values.tobytes().hex(), 2 * values.dtype.itemsize
-    return pa.array([text[at : at + width] for at in range(0, len(text), width)], pa.string())
+    return as_text([text[at : at + width] for at in range(0, len(text), width)])
 
 
 def _read_bool(cells: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.asarray(pc.cast(cells, pa.bool_()).to_numpy(zero_copy_only=False), dtype)
+    return np.asarray(as_numpy(pc.cast(cells, pa.bool_())), dtype)
 
 
 def _read_number(cells: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     native = dtype.newbyteorder("=")
     if dtype.kind in "mM":
-        lost = np.asarray(pc.equal(cells, "NaT").to_numpy(zero_copy_only=False))
+        lost = np.asarray(as_numpy(pc.equal(cells, one("NaT"))))
         plain = _put_in(cells, lost, ["0"] * int(lost.sum()))
-        numbers = np.array(pc.cast(plain, pa.int64()).to_numpy(zero_copy_only=False), "i8")
-        numbers[lost] = np.iinfo("i8").min
-        return numbers.view(native).astype(dtype)
+        counts = np.array(as_numpy(pc.cast(plain, pa.int64())), "i8")
+        counts[lost] = np.iinfo("i8").min
+        return counts.view(native).astype(dtype)
     if dtype.kind != "f":
-        return np.array(pc.cast(cells, pa.from_numpy_dtype(native)).to_numpy(zero_copy_only=False), dtype)
-    odd = np.asarray(pc.starts_with(cells, "nan:").to_numpy(zero_copy_only=False))
-    texts = pc.filter(cells, pa.array(odd)).to_pylist()
+        return np.array(as_numpy(pc.cast(cells, pa.from_numpy_dtype(native))), dtype)
+    odd = np.asarray(as_numpy(pc.starts_with(cells, "nan:")))
+    texts = pc.filter(cells, numbers(odd)).to_pylist()
     plain = _put_in(cells, odd, ["nan"] * len(texts))
     wide = pa.float32() if native.itemsize == 2 else pa.from_numpy_dtype(native)
-    values = np.array(pc.cast(plain, wide).to_numpy(zero_copy_only=False)).astype(native)
+    values = np.array(as_numpy(pc.cast(plain, wide))).astype(native)
     if odd.any():
         values.view(f"u{native.itemsize}")[odd] = [int(text[4:], 16) for text in texts]
     return values.astype(dtype)
@@ -177,12 +181,12 @@ def _read_complex(cells: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 def _read_date(cells: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     texts = cells.to_pylist()
     far = [index for index, text in enumerate(texts) if text.startswith("@")]
-    numbers = [int(texts[index][1:]) for index in far]
+    counts = [int(texts[index][1:]) for index in far]
     for index in far:
         texts[index] = "NaT"
     native = dtype.newbyteorder("=")
     values = np.array(texts, native) if texts else np.empty(0, native)
-    values[far] = np.array(numbers, "i8").view(native)
+    values[far] = np.array(counts, "i8").view(native)
     return values.astype(dtype)
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datastore_lab.errors import Corrupt, Foreign, NotFound
+from datastore_lab.errors import Corrupt, NotFound
 from datastore_lab.records import ARRAYS, Selection, Stat
 from datastore_lab.streams import disk, parts
+from datastore_lab.streams.columns import plain as as_numpy
+from datastore_lab.streams.columns import text as one
 from datastore_lab.streams.ipc.read import info as describe
-from datastore_lab.streams.text.lines import stretches
-from datastore_lab.streams.text.read import parse
+from datastore_lab.streams.names import NotOurs
+from datastore_lab.streams.text.lines import parse, stretches
 from datastore_lab.streams.text.sidecar import MOST_COLUMNS
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class ForeignTable:
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         head = disk.read(path, 0, min(_SNIFFED, found.st_size))
         if not head or b"\0" in head or not _utf8(head):
-            raise Foreign(f"{path!r} is no table of text in UTF-8", key=path)
+            raise NotOurs(f"{path!r} is no table of text in UTF-8", key=path)
         start = len(_BOM) if head.startswith(_BOM) else 0
         self._delimiter = _delimiter(head[start:].decode(errors="ignore"))
         line = next(stretches(path, start, min(found.st_size, start + _SNIFFED)), (start, found.st_size))
@@ -71,7 +73,7 @@ class ForeignTable:
         first = _first_line(raw)
         width = len(_split(first, self._delimiter))
         if width > MOST_COLUMNS:
-            raise Foreign(f"{self.path!r} has {width} columns, more than {MOST_COLUMNS}", key=self.path)
+            raise NotOurs(f"{self.path!r} has {width} columns, more than {MOST_COLUMNS}", key=self.path)
         cells = [
             column[0].as_py()
             for column in parse(first, width, list(range(width)), self.path, self._delimiter)
@@ -102,9 +104,10 @@ class ForeignTable:
     def _cells(self, piece: int, wanted: list[int]) -> list[Any]:
         try:
             raw = disk.read(self.path, *self._spans[piece])
+            raw = raw.rstrip(b"\r\n") if piece == len(self._spans) - 1 else raw
             columns = parse(raw, len(self._names), wanted, self.path, self._delimiter)
         except Corrupt as error:
-            raise Foreign(
+            raise NotOurs(
                 f"{error.message}: it is no table that can be read as it is", key=self.path
             ) from error
         return [column[1:] for column in columns] if piece == 0 and self._skipped else columns
@@ -173,7 +176,7 @@ def _delimiter(text: str) -> str:
 
 def _look(column: Any, found: dict[str, bool]) -> None:
     """Note what all cells so far have in common."""
-    empty = pc.equal(column, "")
+    empty = pc.equal(column, one(""))
     filled = pc.filter(column, pc.invert(empty))
     found["empty"] = found.get("empty", False) or bool(pc.any(empty).as_py())
     found["filled"] = found.get("filled", False) or len(filled) > 0
@@ -219,6 +222,6 @@ def _values(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "b":
         column = pc.utf8_lower(column)
     if dtype.kind == "f":
-        column = pc.if_else(pc.equal(column, ""), "nan", column)
+        column = pc.if_else(pc.equal(column, one("")), one("nan"), column)
     found = pc.cast(column, pa.from_numpy_dtype(dtype))
-    return np.array(found.to_numpy(zero_copy_only=False), dtype)
+    return np.array(as_numpy(found), dtype)

@@ -7,8 +7,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 
 from datastore_lab import dtypes, media
 from datastore_lab.errors import Corrupt, NotFound
@@ -17,15 +15,13 @@ from datastore_lab.records import Selection, Stat
 from datastore_lab.streams import disk, parts
 from datastore_lab.streams.ipc.read import Unfinished
 from datastore_lab.streams.text import cells, sidecar
-from datastore_lab.streams.text.lines import stretches
+from datastore_lab.streams.text.lines import parse, stretches
 from datastore_lab.streams.text.sidecar import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-_LONGEST_LINE = 1 << 28
 
 
 class TextFile:
@@ -148,42 +144,19 @@ class TextFile:
 
     def verify(self) -> Iterator[tuple[str | None, str, bool]]:
         """Yield what is not as it was written."""
+        bad: dict[str, str] = {}
         for start in range(0, self._about.size, BLOCK):
             try:
                 self._checked(start, min(start + BLOCK, self._about.size))
-            except Corrupt as error:
-                yield None, error.message, False
+            except Corrupt as error:  # (a line has something of every array)
+                bad |= dict.fromkeys(self._columns, error.message)
+        yield from ((name, what, False) for name, what in bad.items())
         if self.closed and _size(self.path) > self._about.size:
             yield None, f"lines were added to {self.path!r} after it was closed", False
 
     def loose_end(self) -> str | None:
         """Say what its writer had no time to finish."""
         return None if self.closed else "its writer was stopped before it was closed"
-
-
-def parse(
-    raw: bytes | memoryview, width: int, wanted: list[int], path: str, delimiter: str = ","
-) -> list[Any]:
-    """Take lines apart into the wanted columns of text."""
-    if not len(raw) or not wanted:
-        return [pa.array([], pa.string()) for _ in wanted]
-    names = [str(index) for index in range(width)]
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(raw),
-            pa.csv.ReadOptions(
-                use_threads=False, block_size=min(len(raw) + 1, _LONGEST_LINE), column_names=names
-            ),
-            pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False),
-            pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()),
-                include_columns=[str(index) for index in wanted],
-                strings_can_be_null=False,
-            ),
-        )
-    except (pa.ArrowException, ValueError) as error:
-        raise Corrupt(f"{path!r} is no whole table: {error}", key=path) from error
-    return [column.combine_chunks() for column in table.columns]
 
 
 def _state(path: str) -> tuple[int, int, int]:

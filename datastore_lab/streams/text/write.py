@@ -12,6 +12,7 @@ import xxhash
 
 from datastore_lab.integrity import BLOCK
 from datastore_lab.streams import disk
+from datastore_lab.streams.columns import text
 from datastore_lab.streams.rows import Rows, StreamAppender
 from datastore_lab.streams.text import cells
 from datastore_lab.streams.text.sidecar import SIDECAR, Sidecar, check_columns, quoted, save
@@ -105,8 +106,8 @@ class TextAppender(StreamAppender):
         count = len(columns[0])
         if not count:
             return
-        lines = pc.binary_join_element_wise(*columns, ",") if len(columns) > 1 else columns[0]
-        lines = pc.binary_join_element_wise(lines, "", "\n")
+        lines = pc.binary_join_element_wise(*columns, text(",")) if len(columns) > 1 else columns[0]
+        lines = pc.binary_join_element_wise(lines, text(""), text("\n"))
         lines = lines.combine_chunks() if hasattr(lines, "combine_chunks") else lines
         offsets = np.frombuffer(lines.buffers()[1], "<i4", count + 1)
         self._index(offsets)
