@@ -47,7 +47,7 @@ def unescape(folder: str) -> str | None:
 
 def is_payload(name: str) -> bool:
     """Tell whether a file of this name belongs to a record's payload."""
-    return name[:6].casefold() == "record" and _FILE.fullmatch(name) is not None
+    return name[0] in "rR" and _FILE.fullmatch(name) is not None
 
 
 class Array(NamedTuple):

@@ -121,7 +121,7 @@ def _read_rows(source: _Source, rows: range) -> NDArray[Any]:
         inside = rows[_count_below(rows, start) : _count_below(rows, start + part.rows)]
         if inside:
             for piece in _read_part(source, part, inside, start):
-                out[done : done + len(piece)] = as_raw(piece)
+                out[done : done + len(piece)] = piece
                 done += len(piece)
         start += part.rows
     return out
@@ -202,12 +202,13 @@ def _read_group(source: _Source, parquet: Any, number: int, index: int) -> NDArr
     if max(claimed, group.column(index).total_uncompressed_size) > max(_LARGEST_PIECE, 4 * column.row_bytes):
         raise source.damaged(f"a row group claims to unpack to {claimed:,} bytes")
     table = parquet.reader.read_row_groups([number], column_indices=[index], use_threads=False)
-    values = table.column(0).combine_chunks()
-    values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
-    values.validate(full=True)
-    if len(values) != group.num_rows:
-        raise source.damaged(f"a row group holds {len(values):,} rows, not {group.num_rows:,}")
-    return from_arrow(values, column)
+    if table.num_rows != group.num_rows:
+        raise source.damaged(f"a row group holds {table.num_rows:,} rows, not {group.num_rows:,}")
+    pieces = table.column(0).chunks
+    for piece in pieces:
+        piece.validate(full=True)  # what is wrong in itself, and has sums that fit, would crash Arrow
+    found = [as_raw(from_arrow(piece, column)) for piece in pieces]
+    return found[0] if len(found) == 1 else np.concatenate(found, dtype=found[0].dtype)
 
 
 # -- verifying -----------------------------------------------------------------------------------------

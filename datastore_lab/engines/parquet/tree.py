@@ -126,7 +126,8 @@ class Tree:
 
     def _names(self, parts: Parts) -> list[str]:
         try:
-            return [name for name in self.overlay.names(parts) if not name.startswith(".")]
+            found = self.overlay.names(parts) if self.overlay else os.listdir(self.where(parts))
+            return [name for name in found if name[0] != "."]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
