@@ -287,4 +287,4 @@ def _drop(connection: sa.Connection, *, gently: bool = False) -> None:
 def _begin_sqlite(connection: sa.Connection) -> None:
     begin = connection.get_execution_options().get("lab_begin", "BEGIN")
     if begin is not None:
-        connection.connection.dbapi_connection.execute(begin)  # type: ignore[union-attr]
+        connection.exec_driver_sql(begin)

@@ -111,8 +111,10 @@ def _is_lost(error: sae.SQLAlchemyError) -> bool:
 
 
 def _code(error: Any) -> str | int:
-    for name in ("sqlite_errorname", "sqlstate"):
-        if isinstance(code := getattr(error, name, None), str):
-            return code
+    if isinstance(name := getattr(error, "sqlite_errorname", None), str):
+        return name
     first = error.args[0] if getattr(error, "args", ()) else 0
-    return first if isinstance(first, int) else 0
+    if isinstance(first, int):
+        return first
+    state = getattr(error, "sqlstate", None)
+    return state if isinstance(state, str) else 0

@@ -53,10 +53,12 @@ class Mender:
             yield from self._counters()
         with self._reading() as lookup:
             row = lookup.row(key)
-        for path, child in list(walk.below(self._reading, row, key, [])):
+        nodes = list(walk.below(self._reading, row, key, []))
+        for path, child in nodes:
             yield from self._place(path, child)
             yield from self._description(path, child.id)
             yield from self._payload(path, child.id)
+        for path, child in nodes:  # only now, as a name that was taken as it is changes the tally above it
             yield from self._tally(path, child.id)
 
     def _indexes(self) -> Iterator[Repair]:
@@ -178,8 +180,8 @@ class Mender:
         """Mend a count or a tally, where the other one of the two agrees with what is there."""
         with self._reading() as lookup:
             row: Any = lookup.by_id(number)
-            listing = walk.Listing(self._reading, row, key)
-            found = [(child.hash, lookup.is_in_place(child)) for child in listing]
+        listing = walk.Listing(self._reading, row, key)
+        found = [(child.hash, lookup.is_in_place(child)) for child in listing]
         now = len(found), sum(hashed for hashed, _ in found)
         if now == (row.children, row.tally):
             return

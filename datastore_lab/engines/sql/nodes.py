@@ -72,7 +72,7 @@ def name_hash(name: str) -> int:
     return xxhash.xxh32_intdigest(name.encode()) or 1
 
 
-def mark(store: int, number: int, parent: int, position: int, name: bytes, kind: bytes) -> int:
+def mark(store: int, number: int, parent: int, position: int, name: bytes, *, kind: bytes) -> int:
     """Give the sum that binds a node's name to its place, and says whether a record is there."""
     head = b"%d %d %d %d %d " % (store, number, parent, position, kind == GROUP.encode())
     return signed(xxhash.xxh3_64_intdigest(head + name))
@@ -92,7 +92,7 @@ def place_values(store: int, own: Node) -> dict[str, Any]:
         "position": own.position,
         "hash": name_hash(own.name) if own.id != ROOT else 0,
         "name": name,
-        "mark": mark(store, own.id, own.parent, own.position, name, own.kind.encode()),
+        "mark": mark(store, own.id, own.parent, own.position, name, kind=own.kind.encode()),
     }
 
 
@@ -173,7 +173,9 @@ class Lookup:
 
     def _check_way(self, rows: list[dict[str, Any]], parent: int, steps: Key, above: Key) -> None:
         for depth, (name, row) in enumerate(zip(steps, rows, strict=True)):
-            expected = mark(self.store, row["id"], parent, row["position"], name.encode(), bytes(row["kind"]))
+            expected = mark(
+                self.store, row["id"], parent, row["position"], name.encode(), kind=bytes(row["kind"])
+            )
             if row["mark"] != expected or row["parent"] != parent:
                 raise self.misplaced((*above, *steps[: depth + 1]))
             parent = row["id"]
@@ -210,7 +212,7 @@ class Lookup:
         """Say whether name and place of a row are as they were written."""
         name = bytes(row.name)
         hashed = xxhash.xxh32_intdigest(name) or 1
-        bound = mark(self.store, row.id, row.parent, row.position, name, bytes(row.kind))
+        bound = mark(self.store, row.id, row.parent, row.position, name, kind=bytes(row.kind))
         return bool(row.mark == bound and row.hash in ({0} if row.id == ROOT else {hashed}))
 
     def misplaced(self, key: Key) -> Corrupt:

@@ -19,7 +19,7 @@ from datastore_lab.integrity import LAYOUT, check_layout
 MODES = ("r", "r+", "a", "w", "x")
 _LOCK = 0x6C61625F73746F72
 _OWN = frozenset(metadata.tables)
-_UNWANTED = re.compile(r"(?i)\b(virtual|generated|as|check|collate|default|references)\b|\bwhere\b|\(.*\(")
+_UNWANTED = re.compile(r"(?i)\b(virtual|generated|as|check|collate|default|references|where)\b")
 
 
 def open_store(database: Database, mode: str) -> int:
@@ -116,8 +116,8 @@ def _is_hostile(row: Any) -> bool:
         return own
     if not own or row.sql is None:
         return False
-    head, _, body = row.sql.partition("(")
-    return row.type not in {"table", "index"} or _UNWANTED.search(f"{head} {body}") is not None
+    computes = row.type == "index" and row.sql.count("(") != 1
+    return computes or row.type not in {"table", "index"} or _UNWANTED.search(row.sql) is not None
 
 
 # -- the store --------------------------------------------------------------------------------------
