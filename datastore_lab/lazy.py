@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+import contextlib
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from xarray.indexes import Index, PandasIndex
 
 from datastore_lab import dtypes, objects
 from datastore_lab.dimensions import consistent_dims
-from datastore_lab.errors import EngineError
+from datastore_lab.errors import Corrupt, EngineError, LabError
 from datastore_lab.keys import show
 from datastore_lab.records import (
     ARRAY_ATTRIBUTES,
@@ -171,12 +172,13 @@ def _real(index: Any) -> Any:
 def open_lazy(store: Store, key: Key) -> xarray.Dataset | xarray.DataArray:
     """Open one record; see `Store.lazy`."""
     stat = store.stat(key)
-    dataset = _dataset(store, key, stat)
-    if (name := _single(stat)) is None:
-        return dataset
-    array = dataset[name]
-    array.attrs.update(dataset.attrs)
-    return array.rename(_given_name(stat, key))
+    with _described(key):
+        dataset = _dataset(store, key, stat)
+        if (name := _single(stat)) is None:
+            return dataset
+        array = dataset[name]
+        array.attrs.update(dataset.attrs)
+        return array.rename(_given_name(stat, key))
 
 
 def open_tree(store: Store, key: Key) -> xarray.DataTree:
@@ -185,12 +187,31 @@ def open_tree(store: Store, key: Key) -> xarray.DataTree:
     for below in [key, *store.keys_below(key)]:
         stat = store.stat(below) if below in store else Stat(GROUP, {}, {})
         path = "/".join(_node_name(part) for part in below[len(key) :])
-        nodes[f"/{path}"] = _dataset(store, below, stat)
+        with _described(below):
+            nodes[f"/{path}"] = _without_slashes(_dataset(store, below, stat))
     return xarray.DataTree.from_dict(nodes, name=key[-1] if key else None)
 
 
+@contextlib.contextmanager
+def _described(key: Key) -> Iterator[None]:
+    """Say which record it is that can't be shown, since what it says of itself is damaged."""
+    try:
+        yield
+    except LabError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Corrupt(
+            f"{show(key)!r} can't be shown as xarray, as its description is damaged: {error!r:.200}", key=key
+        ) from error
+
+
+def _without_slashes(dataset: xarray.Dataset) -> xarray.Dataset:
+    names = {name: _node_name(str(name)) for name in {*dataset.variables, *dataset.dims} if "/" in str(name)}
+    return dataset.rename(names) if names else dataset
+
+
 def _node_name(part: str) -> str:
-    """Name a node of a `DataTree`, which takes any text but slashes and lone dots."""
+    """Name a node or variable of a `DataTree`, which takes any text but slashes and lone dots."""
     text = part.replace("%", "%25").replace("/", "%2F") if "/" in part else part
     return text.replace(".", "%2E") if text in {".", ".."} else text
 

@@ -145,12 +145,23 @@ def with_attributes(record: Record, attrs: Mapping[str, Any]) -> Record:
 
 
 def without_attributes(record: Record) -> Record:
-    """Give the record as the codec made it."""
+    """Give the record as the codec made it.
+
+    Raises
+    ------
+    Corrupt
+        If what it says of attributes beside the object is damaged.
+    """
     beside = record.meta.get(BESIDE)
     if not isinstance(beside, Mapping):
         return record
-    own = {name: value for name, value in record.meta.items() if name not in {BESIDE, *beside["names"]}}
-    return record._replace(meta={**own, **beside["hidden"]})
+    names, hidden = beside.get("names"), beside.get("hidden")
+    if not isinstance(names, list) or not isinstance(hidden, Mapping) or not all(map(_is_text, names)):
+        raise Corrupt(
+            f"{BESIDE} says {beside!r:.200}, not which attributes stand beside the object", key=BESIDE
+        )
+    own = {name: value for name, value in record.meta.items() if name not in {BESIDE, *names}}
+    return record._replace(meta={**own, **hidden})
 
 
 def kind_of(obj: Any) -> str:
@@ -200,6 +211,10 @@ def _wrap(entry: _Registered, obj: Any) -> Record:
 def _unwrap(record: Record) -> Record:
     state = record.meta[CODEC_STATE]
     return record._replace(kind=state["kind"], meta={**record.meta, CODEC_STATE: state["state"]})
+
+
+def _is_text(name: Any) -> bool:
+    return isinstance(name, str)
 
 
 def _name(cls: type) -> str:

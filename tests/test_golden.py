@@ -22,6 +22,8 @@ WRITTEN = {path.name.partition(".")[0] for path in V1.iterdir()} if V1.exists() 
 def unpacked(tmp_path_factory):
     folders = {}
     for case in FILES:
+        if case.engine not in WRITTEN:
+            continue
         folders[case.engine] = tmp_path_factory.mktemp(case.engine)
         with tarfile.open(V1 / f"{case.engine}.tar.xz") as archive:
             archive.extractall(folders[case.engine], filter="data")

@@ -204,3 +204,13 @@ def test_another_process_reads_a_pickled_view_while_the_store_is_open_for_writin
         code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).values)"
         command = [sys.executable, "-c", code, str(tmp_path / "view")]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[0 1 2]\n"
+
+
+def test_a_tree_shows_arrays_with_slashes_in_their_names():
+    store = open_store("memory://")
+    store["tree"] = xr.DataTree.from_dict({"/g/h": xr.Dataset({"v": ("t", [1, 2])})})
+    store.write("r", Record("arrays", {"a/b": np.arange(3)}, {}, {"a/b": ("x/y",)}))
+    tree = store.tree()
+    assert tree["r"]["a%2Fb"].values.tolist() == [0, 1, 2]
+    assert tree["r"]["a%2Fb"].dims == ("x%2Fy",)
+    assert "g.h.v" in tree["tree"]

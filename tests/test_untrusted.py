@@ -21,9 +21,10 @@ from golden.content import MODULE, OBJECTS
 
 import datastore_lab
 from datastore_lab import media, objects
+from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import Corrupt, LabError, MissingExtra, NotStorable, Untrusted
 from datastore_lab.objects import decode, encode
-from datastore_lab.records import CODEC_STATE, Record
+from datastore_lab.records import BESIDE, CODEC_STATE, Record
 from datastore_lab.registry import CODECS
 from datastore_lab.store.mapping import Store
 
@@ -335,6 +336,16 @@ def test_a_hostile_record_is_refused(name):
     assert not RAN
 
 
+@pytest.mark.parametrize(
+    "beside", [{}, {"names": 5}, {"names": [[]], "hidden": {}}, {"names": [], "hidden": 1}]
+)
+def test_damaged_notes_on_attributes_are_corrupt(beside):
+    store = Store(MemoryEngine())
+    store.write("x", encode(1)._replace(meta={**encode(1).meta, BESIDE: beside}))
+    with pytest.raises(Corrupt, match="lab_beside"):
+        store["x"]
+
+
 def test_an_unknown_time_zone_says_what_helps():
     with pytest.raises(MissingExtra, match="tzdata"):
         decode(of_value({"$zoneinfo": {"zone": "Mars/Olympus"}}))
@@ -562,3 +573,18 @@ def test_a_broken_codec_warns_and_hides_nothing_else(far):
         decode(record._replace(kind="lab_far.Halting"))
     assert decode(encode(far.Thing(1))).data == 1
     assert decode(encode([1])) == [1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_records_are_shown_lazily_or_refused():
+    for number, (_, name, record) in enumerate(GOOD):
+        for seed in range(3):
+            store = Store(MemoryEngine())
+            try:
+                store.write("k", mutated(record, random.Random(9_000_000 + 1000 * number + seed)))
+                store.lazy("k")
+                store.tree()
+            except LabError:
+                continue
+            except Exception as error:
+                raise AssertionError(f"{name}, seed {9_000_000 + 1000 * number + seed}") from error

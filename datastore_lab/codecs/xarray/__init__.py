@@ -115,7 +115,7 @@ class XarrayCodec:
         packer = Packer()
         nodes = {
             node.path: packer.embed(
-                self.encode(node.to_dataset(inherit=False)), node.path.strip("/") or "root"
+                self.encode(node.to_dataset(inherit=False)), node.path.strip("/").replace("/", ".") or "root"
             )
             for node in tree.subtree
         }
