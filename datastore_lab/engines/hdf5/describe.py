@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -46,10 +47,12 @@ class Node(NamedTuple):
         return [name for name in map(links.decode, self.damaged) if name in known]
 
     def shown(self) -> Stat:
-        """Give the description with the names of what is refused."""
-        if not self.refused:
-            return self.stat
-        return self.stat._replace(meta={**self.stat.meta, names.REFUSED: dict(self.refused)})
+        """Give a description of the caller's own, with the names of what is refused."""
+        kind, arrays, meta = self.stat
+        own = copy.deepcopy(dict(meta)) if meta else {}
+        if self.refused:
+            own[names.REFUSED] = dict(self.refused)
+        return Stat(kind, dict(arrays), own)
 
 
 def checked(group: Any, key: Key, url: str) -> Node:

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from datastore_lab import media
 from datastore_lab.engines.hdf5 import check as checking
@@ -46,6 +46,18 @@ if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.pages import PagedFile
 
 T = TypeVar("T")
+
+_PAGE = 200
+_REMEMBERED = 64
+
+
+class _Seen(NamedTuple):
+    """What is remembered of one committed state of the file."""
+
+    paged: PagedFile
+    revision: int
+    quick: Quick
+    nodes: dict[Key, describe.Node]
 
 
 class HDF5Engine:
@@ -112,7 +124,7 @@ class HDF5Engine:
         self._changed = False
         self._doomed: BaseException | None = None
         self._closed = False
-        self._quick: tuple[PagedFile, int, Quick] | None = None
+        self._seen: _Seen | None = None
         self._streams: weakref.WeakValueDictionary[Key, HDF5Appender] = weakref.WeakValueDictionary()
         self._writer = None if mode == "r" else Writer(self._path, mode, self._disk, timeout)
         self._reader = Reader(self._path, self._disk) if mode == "r" else None
@@ -132,9 +144,12 @@ class HDF5Engine:
         yield from self._look(prefix, lambda root: list(walk.keys(_node(root, prefix), prefix)))
 
     def children(self, prefix: Key = ()) -> Iterator[str]:
-        """Yield the names of the child nodes of one node."""
-        found = self._look(prefix, lambda root: walk.children(_node(root, prefix)))
-        yield from map(links.decode, found)
+        """Yield the names of the child nodes of one node; what they lead to is looked at page by page."""
+        found = self._look(prefix, lambda root: list(_node(root, prefix)))
+        for at in range(0, len(found), _PAGE):
+            page = found[at : at + _PAGE]
+            names = self._look(prefix, lambda root, page=page: walk.children(root, prefix, page))  # type: ignore[misc]
+            yield from map(links.decode, names)
 
     def stat(self, key: Key) -> Stat:
         """Describe a node without reading payload; what is not read is in ``meta["lab_refused"]``."""
@@ -152,9 +167,10 @@ class HDF5Engine:
         with self._guarded(key) as root:
             _refuse_root(key)
             taken = {*carried, *itertools.chain.from_iterable(record.dims.values())}
-            layout.check_free(root, key, taken)
+            there = layout.check_free(root, key, taken)
             with self._atomic():
-                layout.put_record(layout.make(root, key, bare=True), record, carried)
+                group = layout.make(root, key, bare=True)
+                layout.put_record(group, record, carried, fresh=not there)
             self._streams.pop(key, None)  # its rows have no place any more
 
     def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
@@ -256,18 +272,31 @@ class HDF5Engine:
                     part.close()
 
     def _describe(self, root: Any, key: Key) -> describe.Node:
-        if not self._changed:  # what is not committed is not in the file yet
-            try:
-                return self._quickly(root, key)
-            except Unusual:
-                pass  # not of the plain form; nor is what is missing or damaged, which is said below
-        return describe.checked(_node(root, key), key, self._path)
+        if self._changed:  # what is not committed is not in the file yet
+            return describe.checked(_node(root, key), key, self._path)
+        state = self._seen_state()
+        node = state.nodes.get(key)
+        if node is None:
+            node = self._described(root, key, state.quick)
+            if self._writer is None or all(array.dataset is None for array in node.arrays.values()):
+                if len(state.nodes) >= _REMEMBERED:
+                    state.nodes.clear()
+                state.nodes[key] = node  # a writer's must hold nothing open, which could not be deleted then
+        return node
 
-    def _quickly(self, root: Any, key: Key) -> describe.Node:
+    def _described(self, root: Any, key: Key, quick: Quick) -> describe.Node:
+        try:
+            return quick.node(links.address(root, key), key, self._path)
+        except Unusual:  # not of the plain form; nor is what is missing or damaged, which is said here
+            return describe.checked(_node(root, key), key, self._path)
+
+    def _seen_state(self) -> _Seen:
+        """Give what is remembered of the committed state that is looked at."""
         paged, revision = self._paged(), 0 if self._writer is None else self._writer.revision
-        if self._quick is None or self._quick[:2] != (paged, revision):
-            self._quick = (paged, revision, Quick(paged.read_at))
-        return self._quick[2].node(links.address(root, key), key, self._path)
+        seen = self._seen
+        if seen is None or seen.paged is not paged or seen.revision != revision:
+            seen = self._seen = _Seen(paged, revision, Quick(paged.read_at), {})
+        return seen
 
     def _read(self, root: Any, key: Key, name: str, selection: Selection) -> NDArray[Any]:
         node = self._describe(root, key)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from h5py import h5a, h5d, h5g, h5o, h5p, h5s
+from h5py import h5d, h5g, h5o, h5p, h5s
 
 from datastore_lab import media
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
@@ -49,8 +49,8 @@ def make(root: Any, key: Key, *, bare: bool = False) -> Any:
     return group
 
 
-def check_free(root: Any, key: Key, taken: set[str]) -> None:
-    """Keep the names of a node's arrays, dimensions and children distinct.
+def check_free(root: Any, key: Key, taken: set[str]) -> bool:
+    """Keep the names of a node's arrays, dimensions and children distinct; says whether the node is there.
 
     Raises
     ------
@@ -64,12 +64,13 @@ def check_free(root: Any, key: Key, taken: set[str]) -> None:
         if not is_group and (link is not None or part in dimension_names(group)):
             raise AlreadyExists(f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key)
         if not is_group:
-            return
+            return False
         group = h5g.open(group, link)
     for name in taken:
         link = links.link_of(group, name)
         if link is not None and links.kind_of(group, link, name) == h5o.TYPE_GROUP:
             raise AlreadyExists(f"{show(key)!r} has a child named {name!r}", key=key)
+    return True
 
 
 def dimension_names(group: Any) -> set[str]:
@@ -103,12 +104,13 @@ def clear(group: Any) -> None:
     attrs.remove(group)
 
 
-def create(group: Any, carried: types.Carried) -> tuple[Any, str | None]:
-    """Write a dataset in one piece, without a name yet; gives its sum too, if that is to go into the seal."""
+def create(group: Any, link: bytes | None, carried: types.Carried) -> tuple[Any, str | None]:
+    """Write a dataset in one piece; gives its sum too, if that is to go into the seal."""
     data = carried.data
     kind, space = types.file_type(data.dtype), _space(data.shape)
     small = 0 < data.nbytes <= _COMPACT
-    dataset = h5d.create(group, None, kind, space, _COMPACT_PLIST if small else None)
+    plist = _COMPACT_PLIST if small else None
+    dataset = h5d.create(group, link, kind, space, plist, lcpl=link and links.LINK)
     blocks = sums.cut(data.shape, data.dtype, None)
     found = sums.of_all(data, blocks)
     if data.size:
@@ -125,13 +127,13 @@ def _space(shape: tuple[int, ...]) -> Any:
     return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
 
 
-def put_record(group: Any, record: Record, carried: dict[str, types.Carried]) -> None:
-    """Replace the record of a node."""
-    made = {name: create(group, one) for name, one in carried.items()}
-    if len(group) or h5a.get_num_attrs(group):
+def put_record(group: Any, record: Record, carried: dict[str, types.Carried], *, fresh: bool) -> None:
+    """Replace the record of a node; a `fresh` one holds nothing yet."""
+    made = {name: create(group, links.encode(name) if fresh else None, one) for name, one in carried.items()}
+    if not fresh:
         clear(group)
-    for name, (dataset, _sum) in made.items():
-        h5o.link(dataset, group, media.escape_link(name).encode(), lcpl=links.LINK)
+        for name, (dataset, _sum) in made.items():
+            h5o.link(dataset, group, links.encode(name), lcpl=links.LINK)
     attrs.put(group, names.KIND, record.kind, new=True)
     put_meta(group, record.meta, made)
     if record.dims:
@@ -140,7 +142,7 @@ def put_record(group: Any, record: Record, carried: dict[str, types.Carried]) ->
     if ARRAY_ATTRIBUTES in record.meta:  # how these are spread over the arrays is best seen in the file
         describe.seal(group, found)
     else:
-        seals.put(group, _described(record, carried), found)
+        seals.put(group, _described(record, carried), found, new=True)
 
 
 def _held(made: dict[str, tuple[Any, str | None]]) -> dict[str, str | None] | None:

@@ -117,6 +117,11 @@ def damage(array: Array, name: str, key: Key, source: Source) -> Iterator[str]:
         yield from _unreadable(array, key)
         return
     reading = _Reading(array, name, key, source)
+    try:
+        reading.check_whole()
+    except Foreign as error:
+        yield str(error)
+        return
     if reading.missing():
         yield "it has no checksums"
         return
@@ -130,6 +135,7 @@ def damage(array: Array, name: str, key: Key, source: Source) -> Iterator[str]:
 def make_sums(array: Array, name: str, key: Key, source: Source) -> list[int]:
     """Read all of an array and give the sums of its blocks as they are."""
     reading = _Reading(array, name, key, source)
+    reading.check_whole()
     return [sums.of(reading.load_unchecked(block, block + 1)) for block in range(reading.blocks.total)]
 
 
@@ -161,6 +167,11 @@ class _Reading:
         self.blocks = sums.cut(self._shape, self._native, array.info.chunks)
         self._offset = _offset(array)
         _check_size(array, self._stored(self.blocks.units), key, source)
+
+    def check_whole(self) -> None:
+        """Refuse to go over chunks that a small file only declares, block by block."""
+        if self._array.layout == h5d.CHUNKED:
+            _check_declared(self._array.dataset, self._stored(self.blocks.units), self._key)
 
     def missing(self) -> bool:
         """Whether any sum is missing."""

@@ -59,9 +59,9 @@ def check(key: Key, stat: Stat, found: Seal | None, url: str) -> None:
         integrity.check_seal(key, stat, found and found.digest, url)
 
 
-def put(group: Any, stat: Stat, sums: Mapping[str, str | None] | None) -> None:
+def put(group: Any, stat: Stat, sums: Mapping[str, str | None] | None, *, new: bool = False) -> None:
     """Seal a node that is as `stat` says; in place where a seal of this length is there."""
-    put_raw(group, _pack(digest(stat), sums))
+    put_raw(group, _pack(digest(stat), sums), new=new)
 
 
 def fits(sums: Mapping[str, str | None]) -> bool:
@@ -78,10 +78,10 @@ def _text(digest: str, sums: Mapping[str, str | None] | None) -> bytes:
     return json.dumps(held, separators=(",", ":")).encode()
 
 
-def put_raw(group: Any, raw: bytes) -> None:
-    """Write the text of a seal."""
+def put_raw(group: Any, raw: bytes, *, new: bool = False) -> None:
+    """Write the text of a seal; with `new` there is none yet."""
     data, kind = np.array(raw), _type(len(raw))
-    if h5a.exists(group, _RAW):
+    if not new and h5a.exists(group, _RAW):
         attribute = h5a.open(group, _RAW)
         if attribute.get_type() == kind:
             attribute.write(data, kind)

@@ -13,9 +13,14 @@ from datastore_lab.keys import DEEPEST, Key
 _FAULTS = (OSError, RuntimeError, KeyError, ValueError)  # KeyError: HDF5's for what it can't open
 
 
-def children(group: Any) -> list[bytes]:
-    """List the links to groups, and to what is damaged and may be one."""
-    return _below(group, links.contents(group))
+def children(root: Any, key: Key, wanted: list[bytes]) -> list[bytes]:
+    """List those of some links that are still there and lead to groups, or to what may be a damaged one."""
+    group = links.find(root, key)
+    if group is None:
+        return []
+    there = [link for link in wanted if group.links.exists(link)]
+    found = _below(group, links.sort(group, there))
+    return [link for link in there if link in set(found)]
 
 
 def _below(group: Any, found: links.Contents) -> list[bytes]:
