@@ -14,6 +14,7 @@ NOT_YET: set[str] = set()
 SEALED = FILES
 FLIPPED = [case for case in FILES if case.engine not in {"hdf5", "sqlite"}]
 MENDED = [case for case in FILES if case.engine not in NOT_YET]
+REPAIRED = [case for case in MENDED if case.engine not in {"sqlite"}]
 
 
 def make(case, folder, *, big):
@@ -168,7 +169,7 @@ def test_no_flipped_bit_is_read_silently(case, scratch, faults):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("case", MENDED, ids=lambda case: case.engine)
+@pytest.mark.parametrize("case", REPAIRED, ids=lambda case: case.engine)
 def test_no_repair_makes_it_worse(case, scratch, faults):
     count = hold(repairing, case, scratch, faults.times(150))
     faults.tried(case.label, "repair after one flipped bit", count)
