@@ -51,6 +51,7 @@ class Database:
         self._reader: sa.Connection | None = None
         self._writer: sa.Connection | None = None
         self._immutable = False
+        self._logs = False
         self._file: tuple[int, int] | None = None
         self._engine = self._make_engine()
 
@@ -88,6 +89,7 @@ class Database:
         self._check_file()
         try:
             if self._writer is None:
+                self._logs = self.is_sqlite  # only now: a store that is not changed keeps every byte
                 self._writer = self._connect("READ COMMITTED").execution_options(lab_begin="BEGIN IMMEDIATE")
             with self._writer.begin():
                 yield self._writer
@@ -127,7 +129,7 @@ class Database:
         if os.getpid() != self._process:
             return  # a forked child must not speak over its parent's connections
         self.leave()
-        if self.is_sqlite and self.writable:
+        if self._logs:
             others = sae.SQLAlchemyError, sqlite3.OperationalError  # the log stays while others use it
             with suppress(*others), self._engine.connect() as connection:
                 connection.connection.dbapi_connection.execute("PRAGMA journal_mode=DELETE")  # type: ignore[union-attr]
@@ -228,7 +230,8 @@ class Database:
 
     def _set_up_writer(self, raw: Any) -> None:
         raw.execute(f"PRAGMA page_size={_PAGE}")
-        raw.execute("PRAGMA journal_mode=WAL")
+        if self._logs:
+            raw.execute("PRAGMA journal_mode=WAL")
         raw.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
         raw.execute("PRAGMA journal_size_limit=67108864")
 

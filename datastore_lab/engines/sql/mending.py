@@ -68,6 +68,9 @@ class Mender:
             found = care.integrity(lookup.connection)
         if not found:
             return
+        if not all("index" in line for line in found):
+            yield Repair((), None, f"{found[0]}; this is no matter of an index", mended=False)
+            return
         with self._database.outside() as connection:
             try:
                 connection.exec_driver_sql("REINDEX")
@@ -95,7 +98,10 @@ class Mender:
             connection.execute(sa.update(store).where(store.c.id == self._number).values(values))
             return True
 
-        if self._changing(mend):
+        with self._reading() as lookup:
+            own = sa.select(store).where(store.c.id == self._number)
+            row = lookup.connection.execute(own).mappings().one()
+        if store_seal(row) != row["seal"] and self._changing(mend):
             yield Repair((), None, "the counters of the store were set anew", mended=True)
 
     def _largest(self, connection: sa.Connection, column: Any) -> int:
@@ -158,9 +164,16 @@ class Mender:
         for name, array in own.arrays.items():
             for block in array.blocks:
                 for where in care.bad_parts(self._reading, block):
-                    mended = self._accept and self._changing(partial(self._take_part, block, where))
+                    mended = self._accept and self._try(partial(self._take_part, block, where))
                     what = "was taken as it is" if mended else "is not as it was written (checksum)"
                     yield Repair(key, name, f"part {where} {what}", mended=bool(mended))
+
+    def _try(self, action: Callable[[sa.Connection], bool]) -> bool:
+        """Change rows, if the page that they lie in can be read at all."""
+        try:
+            return bool(self._changing(action))
+        except Corrupt:
+            return False
 
     def _take_part(self, block: Any, number: int, connection: sa.Connection) -> bool:
         where = (part.c.store == self._number) & (part.c.array == block.id) & (part.c.number == number)
