@@ -218,6 +218,12 @@ def rename(source: str, target: str) -> None:
     os.replace(source, target)
 
 
+def link(source: str, target: str) -> None:
+    """Give a file a second name."""
+    _note("link", source, target)
+    os.link(source, target, follow_symlinks=False)
+
+
 def make_folder(path: str) -> None:
     """Make one folder."""
     _note("mkdir", path)

@@ -10,7 +10,9 @@ Beside the tree ``<path>`` there is, while it is open for writing, the folder ``
 
 A commit that puts one thing in place needs no log: its rename is the commit. For all others the commit point
 is the rename of ``log.new`` to ``log``. After it the renames are carried out, the folders synced, and the
-log removed. A take is done if its target is there; a put is done if its source is gone;
+log removed. Once the log is durable nothing takes it back: what the disk refuses from then on is done by the
+next call. What it refuses before is taken back, by the next call if the disk refuses that, too.
+A take is done if its target is there; a put is done if its source is gone;
 so a log can be carried out again after any interruption. Only where a commit *moves* something, a take's
 target disappears again in the second round: there the log is renamed to ``log.puts`` between the rounds.
 A complete log is carried out at the next opening, leftovers without a log are discarded. The folder
@@ -26,7 +28,9 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import xxhash
@@ -70,6 +74,7 @@ class TreeLog:
         self._large = files.LargeFiles()
         self._known = False  # whether the folder itself is durable
         self._point: files.SyncPoint | None = None
+        self._take_back: Callable[[], None] | None = None
 
     # -- the lock ----------------------------------------------------------------------------------
 
@@ -118,9 +123,25 @@ class TreeLog:
                 return FileLock(os.path.join(self.home, "lock"), repr(self.root), timeout=max(_RACE, timeout))
 
     def close(self) -> None:
-        """Give the lock back and remove the folder, unless a commit in it could not be carried out."""
-        if self._release is not None:
-            release, self._release = self._release, None
+        """Give the lock back and remove the folder, unless a commit in it could not be carried out.
+
+        Raises
+        ------
+        EngineError
+            If a change that failed could not be taken back.
+        """
+        if self._release is None:
+            return
+        release, self._release = self._release, None
+        try:
+            self._undo_failed()
+        except OSError as error:
+            raise EngineError(
+                f"the disk refused the last change of {self.root!r}, and refuses to take it back "
+                f"({error.strerror}); look whether it is there when you open the store again",
+                key=self.root,
+            ) from error
+        finally:
             release()
 
     def _sync(self, path: str) -> None:
@@ -157,6 +178,8 @@ class TreeLog:
 
     def discard(self) -> int:
         """Drop everything that is staged and no part of a commit; returns the bytes of it."""
+        if self.pending():
+            return 0
         self._large.close()
         self._unsynced.clear()
         if self._point is not None:
@@ -175,17 +198,36 @@ class TreeLog:
     def commit(self, overlay: Any) -> None:
         """Make pending changes true, durably and as a whole."""
         plan = overlay.plan(self._new_hold, self.stage)
-        if not plan.takes and len(plan.puts) == 1:
-            self._commit_one(*plan.puts[0])
-        elif plan.takes or plan.puts:
+        if not plan.takes and len(plan.puts) == 1 and self._commit_one(*plan.puts[0]):
+            return
+        if plan.takes or plan.puts:
             self._commit_several(plan)
 
-    def _commit_one(self, source: str, target: str) -> None:
+    def _commit_one(self, source: str, target: str) -> bool:
         """Put one file or folder in place: its rename is atomic by itself and needs no log."""
+        kept = self._new_hold() if os.path.lexists(target) else None
+        if kept is not None:
+            try:
+                files.link(target, kept)
+            except OSError:  # not every file system gives a file two names, to take it back by
+                return False
         self._sync_staged()
-        files.rename(source, target)
-        self._sync(os.path.dirname(target))
-        self.touch()
+        with self._taken_back_by(partial(self._put_back, source, target, kept)):
+            files.rename(source, target)
+            self._sync(os.path.dirname(target))
+            self.touch()
+        if kept is not None:
+            with contextlib.suppress(OSError):  # the next opening finds it in the hold
+                files.unlink(kept)
+        return True
+
+    def _put_back(self, source: str, target: str, kept: str | None) -> None:
+        if kept is None and not os.path.lexists(source):
+            files.rename(target, source)
+        elif kept is not None and os.path.lexists(kept):
+            files.rename(kept, target)
+        if os.path.lexists(self.head):
+            self.touch()
 
     def _commit_several(self, plan: Plan) -> None:
         log = os.path.join(self.home, _LOG)
@@ -196,18 +238,46 @@ class TreeLog:
         if not self._known:
             self._sync(os.path.dirname(self.home))
             self._known = True
-        files.rename(log + ".new", log)
+        with self._taken_back_by(partial(self._remove, log)):
+            files.rename(log + ".new", log)
+            self._sync(self.home)
+        with contextlib.suppress(OSError):  # it is durable by now, and the next call goes on with it
+            self._carry_out(plan, takes_are_done=False)
+
+    def _remove(self, log: str) -> None:
+        """Remove a log; one that came back after a power cut would find its stage emptied."""
+        with contextlib.suppress(FileNotFoundError):
+            files.unlink(log)
         self._sync(self.home)
-        self._carry_out(plan, takes_are_done=False)
+
+    @contextmanager
+    def _taken_back_by(self, undo: Callable[[], None]) -> Iterator[None]:
+        """Take back what the block did if it fails; until that succeeds, nothing else is done."""
+        try:
+            yield
+        except BaseException:
+            self._take_back = undo
+            with contextlib.suppress(OSError):  # the next call tries again, and the first error matters
+                self._undo_failed()
+            raise
+
+    def _undo_failed(self) -> None:
+        if self._take_back is not None:
+            self._take_back()
+            self._take_back = None
 
     def pending(self) -> bool:
-        """Whether there is a commit that is not carried out."""
-        return os.path.lexists(os.path.join(self.home, _LOG)) or os.path.lexists(
-            os.path.join(self.home, _PUTS)
-        )
+        """Whether there is a commit that is not carried out, or a failed one that is not taken back."""
+        logs = (os.path.join(self.home, name) for name in (_LOG, _PUTS))
+        return self._take_back is not None or any(map(os.path.lexists, logs))
+
+    def committed(self) -> bool:
+        """Whether there is a commit that stands, though it is not carried out."""
+        return self._take_back is None and self.pending()
 
     def recover(self) -> None:
         """Carry out a commit that was interrupted, and discard what was no commit; needs the lock."""
+        self._undo_failed()
         for name in (_LOG, _PUTS):
             path = os.path.join(self.home, name)
             if os.path.lexists(path):

@@ -64,7 +64,7 @@ def record(folder: Path) -> Iterator[Trace]:
     prefix = f"{folder}/"
 
     def observe(operation: str, path: str, detail: Any) -> None:
-        if operation == "rename":
+        if operation in {"rename", "link"}:
             detail = detail.removeprefix(prefix)
         trace.changes.append(Change(operation, path.removeprefix(prefix), detail))
 
@@ -103,6 +103,8 @@ class Disk:
                 node.synced = True
             case "unlink" | "rmdir":
                 self._nodes.pop(change.path, None)
+            case "link":
+                self._nodes[change.detail] = node
             case "rename":
                 self._rename(change.path, change.detail)
 
