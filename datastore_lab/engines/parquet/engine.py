@@ -23,10 +23,9 @@ from datastore_lab.engines.parquet.change import MAIN, Changes
 from datastore_lab.engines.parquet.doc import DESCRIPTION, Table
 from datastore_lab.engines.parquet.read import read_array, verify_node
 from datastore_lab.engines.parquet.repair import repair_node
-from datastore_lab.engines.parquet.session import Session
 from datastore_lab.engines.parquet.tree import Tree, check_place
 from datastore_lab.errors import LabError
-from datastore_lab.folders import files
+from datastore_lab.folders.session import Session
 from datastore_lab.keys import Key, check
 from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability
 
@@ -119,15 +118,19 @@ class ParquetFolderEngine:
 
     def stat(self, key: Key) -> Stat:
         key = check(key)
-        return self._session.consistent(functools.partial(self._tree.describe, key))
+        return self._session.consistent(functools.partial(self._tree.describe, key), proven=True)
 
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
         key = check(key)
-        return self._session.consistent(lambda: read_array(self._tree, key, name, selection))
+        return self._session.consistent(lambda: read_array(self._tree, key, name, selection), proven=True)
+
+    def fingerprint(self, key: Key) -> str:
+        key = check(key)
+        return self._session.consistent(lambda: self._tree.node(key).doc.fingerprint(), proven=True)
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         for found in self._nodes(key):
-            yield from self._session.consistent(lambda at=found: self._verify(at))  # type: ignore[misc]
+            yield from self._session.consistent(functools.partial(self._verify, found), proven=True)
 
     def _nodes(self, key: Key) -> list[Key]:
         key = check(key)
@@ -180,7 +183,7 @@ class ParquetFolderEngine:
         with self._session.change():
             if self._session.depth > 1:
                 return 0
-            freed = self._session.log.discard() + files.empty(self._session.log.hold)
+            freed = self._session.compact()
             for key in list(self._tree.keys(())):
                 if key not in self._streams:
                     freed += self._join(key, None)

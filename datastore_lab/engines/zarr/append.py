@@ -55,7 +55,7 @@ class ZarrAppender:
         self._closed = False
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
-        with self._engine._lock:
+        with self._engine._session.lock:
             if self._closed:
                 raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
             arrays = {name: np.asarray(rows) for name, rows in block.items()}
@@ -66,7 +66,7 @@ class ZarrAppender:
 
     def flush(self) -> None:
         engine = self._engine
-        with engine._change():
+        with engine._session.change():
             if not self._waiting:
                 return
             if engine._streams.get(self._key) is not self:
@@ -80,7 +80,7 @@ class ZarrAppender:
                 self._waiting,
                 self._length,
             )
-            engine._undo.append(lambda: self._restore(columns, waiting, length))
+            engine._session.undo.append(lambda: self._restore(columns, waiting, length))
             self._waiting = []
             node = engine._tree.node(self._key)
             documents = {name: self._grow(name, node, waiting) for name in self._columns}
@@ -129,13 +129,13 @@ class ZarrAppender:
 
     def close(self, meta: Mapping[str, Any]) -> None:
         engine = self._engine
-        with engine._lock:
+        with engine._session.lock:
             if self._closed:
                 return
-            with engine._change():
+            with engine._session.change():
                 self.flush()
                 engine.update(self._key, meta)
-                engine._undo.append(self._reopen)
+                engine._session.undo.append(self._reopen)
             self._closed = True
 
     def _reopen(self) -> None:

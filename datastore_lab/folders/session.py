@@ -8,16 +8,32 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from datastore_lab.errors import EngineError, LabError, Locked, ReadOnly
 from datastore_lab.folders import files
 from datastore_lab.folders.log import TreeLog
 
+if TYPE_CHECKING:
+    from datastore_lab.folders.overlay import Overlay
+
 T = TypeVar("T")
 MODES = ("r", "r+", "a", "w", "x")
 _PATIENCE = 30.0
 _ATTEMPTS = 5
+
+
+class View(Protocol):
+    """A tree with pending changes."""
+
+    @property
+    def overlay(self) -> Overlay:
+        """The pending changes."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the pending changes, and what was read."""
+        ...
 
 
 class Session:
@@ -31,13 +47,20 @@ class Session:
         One of `MODES`.
     head : str
         Name of the file in the root whose time stamp is the revision.
-    tree : object with an ``overlay`` and a method ``reset``
-        The view with the pending changes.
+    tree : View
+        The tree with its pending changes.
     durable : bool
         Whether commits are synced.
+
+    Attributes
+    ----------
+    undo : list of callable
+        What takes back, beside the tree, the changes that were made since the last commit; last first.
+    changed : bool
+        Whether anything was committed.
     """
 
-    def __init__(self, root: str, mode: str, head: str, tree: Any, *, durable: bool) -> None:
+    def __init__(self, root: str, mode: str, head: str, tree: View, *, durable: bool) -> None:
         if mode not in MODES:
             raise EngineError(f"{mode!r} is no mode; take one of 'r', 'r+', 'a', 'w', 'x'", key=mode)
         self.root, self.mode = root, mode
@@ -45,7 +68,7 @@ class Session:
         self.log = TreeLog(root, head, durable=durable)
         self.undo: list[Callable[[], None]] = []
         self.depth = 0
-        self.closed = False
+        self.closed = self.changed = False
         self._tree = tree
         self._process = os.getpid()
         self._ready = False
@@ -87,12 +110,14 @@ class Session:
                 f"{self.root!r} can't be written: it belongs to another user; open it with mode 'r'",
                 key=self.root,
             )
-        if fresh and not os.path.isdir(self.root):
+        missing = not os.path.isdir(self.root)
+        if missing:
             files.make_folder(self.root)
-            files.sync(os.path.dirname(self.root))
         if fresh or self.mode == "w":
             with self.transaction():
                 begin()
+        if missing and self.log.durable:
+            files.sync(os.path.dirname(self.root))
         self._ready = True
 
     def revision(self) -> int:
@@ -101,41 +126,61 @@ class Session:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def consistent(self, work: Callable[[], T], *, listing: bool = False) -> T:
-        """Do some reading; again, if it failed or listed names while a commit was carried out.
+    def consistent(
+        self,
+        work: Callable[[], T],
+        *,
+        proof: Callable[[], object] | None = None,
+        proven: bool = False,
+        listing: bool = False,
+    ) -> T:
+        """Do some reading again until what it has read was one committed state.
 
-        What is read of one item needs no second look: its description is replaced as a whole and proves all
-        the rest by checksums. A listing that takes longer than the time between two commits may, after
-        `_ATTEMPTS`, mix states.
+        Parameters
+        ----------
+        work : callable
+        proof : callable, optional
+            Gives something that stays the same as long as a commit does not matter; asking for it costs, so
+            that is done only if there was a commit meanwhile.
+        proven : bool
+            Whether what is read proves by itself that it belongs together, so that only a failure is looked
+            into.
+        listing : bool
+            Whether this takes longer the larger the store is: then it may, after `_ATTEMPTS`, mix states.
         """
-        if self.writable:
-            with self.lock, disk(self.root):
-                self.check_open()
-                return work()
+        if not self.writable:
+            return self._read(work, proof, proven=proven, listing=listing)
+        with self.lock, disk(self.root):
+            self.check_open()
+            return work()
+
+    def _read(
+        self, work: Callable[[], T], proof: Callable[[], object] | None, *, proven: bool, listing: bool
+    ) -> T:
         deadline, attempt = time.monotonic() + _PATIENCE, 0
-        while time.monotonic() < deadline:
-            attempt += 1
+        while attempt == 0 or time.monotonic() < deadline:
             self.check_open()
             self.settle()
-            before = self._state()
+            revision = _outcome(self.revision)
+            before = _outcome(proof) if proof is not None and attempt else None
+            enough = listing and attempt >= _ATTEMPTS
             try:
                 with disk(self.root):
                     result = work()
-                if not listing or attempt > _ATTEMPTS or self._state() == before:
-                    return result
             except (LabError, OSError, IndexError):
-                if self._state() == before or (listing and attempt > _ATTEMPTS):
+                if enough or self._stands(revision):
                     raise
+            else:
+                if proven or enough or self._stands(revision) or self._stands(before, proof):
+                    return result
+            attempt += 1
         raise EngineError(f"{self.root!r} changes faster than it can be read; try again", key=self.root)
 
-    def _state(self) -> object:
-        """Give something that differs after a commit, and never equals itself during one."""
-        if self.log.pending():
-            return object()
-        try:
-            return self.revision()
-        except OSError as error:
-            return error.errno
+    def _stands(self, before: object, proof: Callable[[], object] | None = None) -> bool:
+        """Say whether something, by default the revision, is as before, with no commit going on."""
+        if before is None or _outcome(proof or self.revision) != before:
+            return False
+        return not self.log.pending()
 
     def settle(self) -> None:
         """Let a commit that is being carried out end, or carry it out if its writer is gone."""
@@ -199,15 +244,17 @@ class Session:
                 f"{self.root!r} was closed inside a transaction; nothing was changed", key=self.root
             )
         with disk(self.root):
+            self.changed = self.changed or bool(self._tree.overlay)
             self.log.commit(self._tree.overlay)
             self._tree.reset()
             self.undo.clear()
-            self.log.discard()
+            with contextlib.suppress(OSError):  # leftovers are harmless, and the change is made
+                self.log.discard()
 
     def _roll_back(self) -> None:
         """Forget what was not committed; a commit that is in the log stands: the next call carries it out."""
         self._tree.reset()
-        if not self.log.pending():
+        if not self.log.committed():
             self._run_undo(0)
             with contextlib.suppress(OSError):  # leftovers are harmless, and the first error matters
                 self.log.discard()
@@ -217,16 +264,36 @@ class Session:
         while len(self.undo) > down_to:
             self.undo.pop()()
 
-    def close(self) -> None:
-        """Let go of the place; may be called twice."""
+    def compact(self) -> int:
+        """Remove what dead writers have left in the journal; returns the bytes of it."""
+        return self.log.discard() + files.empty(self.log.hold)
+
+    def close(self, finish: Callable[[], None] | None = None) -> None:
+        """Let go of the place; may be called twice.
+
+        Parameters
+        ----------
+        finish : callable, optional
+            Stages a last change, for a store that was changed and is left in a good state.
+        """
         with self.lock:
-            if not self.closed:
+            if self.closed:
+                return
+            try:
+                own = os.getpid() == self._process and self._there()
+                if finish is not None and self.changed and self.depth == 0 and own:
+                    with self.change():
+                        finish()
+            finally:
                 self.closed = True
                 self._tree.reset()
                 self.log.close()
 
+    def _there(self) -> bool:
+        return os.path.lexists(self.log.head)
+
     def _check_there(self) -> None:
-        if self._ready and not os.path.lexists(self.log.head):
+        if self._ready and not self._there():
             raise EngineError(
                 f"{self.root!r} was removed under the open store, so nothing more can be kept in it; close "
                 "the store and open it anew",
@@ -245,6 +312,13 @@ class Session:
         if self.log.locked and self.depth == 0 and self.log.pending():
             with disk(self.root):
                 self.log.recover()
+
+
+def _outcome(proof: Callable[[], object]) -> object:
+    try:
+        return proof()
+    except (LabError, OSError) as error:
+        return repr(error)
 
 
 @contextmanager
