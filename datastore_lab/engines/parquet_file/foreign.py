@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from datastore_lab.engines.parquet_file.decode import decode, open_file
 from datastore_lab.engines.parquet_file.sealed import MAGIC
 from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError, NotFound
 from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, Selection, Stat
@@ -47,7 +47,7 @@ class ForeignFile:
         if MAGIC not in ends:
             raise NotOurs(f"{path!r} is no Parquet file", key=path)
         try:
-            self._parquet = pq.ParquetFile(path, memory_map=False, page_checksum_verification=True)
+            self._parquet = open_file(path)
             groups = self._parquet.metadata
             counts = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
             self._schema = pa.schema([_plain(field) for field in self._parquet.schema_arrow])
@@ -114,13 +114,9 @@ class ForeignFile:
         group = self._parquet.metadata.row_group(piece)
         width = max(columns.describe(field)[0].itemsize, 1)
         leaves = list(range(self._leaves[index], self._leaves[index + 1]))
-        declared = sum(max(group.column(leaf).total_uncompressed_size, 0) for leaf in leaves)
-        limits.check_size(max(declared, group.num_rows * width), self._seen[1], self.path)
+        limits.check_size(group.num_rows * width, self._seen[1], self.path)
         try:
-            table = self._parquet.reader.read_row_group(piece, column_indices=leaves, use_threads=False)
-            column = table.column(0).cast(field.type) if _coded(table.schema.field(0)) else table.column(0)
-            chunk = column.combine_chunks()
-            chunk = chunk.combine_chunks() if isinstance(chunk, pa.ChunkedArray) else chunk
+            chunk = decode(self._parquet, piece, leaves, self.path, self._seen[1])
             chunk.validate(full=True)
             return columns.from_column(chunk, field)
         except (pa.ArrowException, OSError, ValueError) as error:

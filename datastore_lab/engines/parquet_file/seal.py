@@ -26,7 +26,9 @@ KIND, KEY, META, ARRAYS, SUM = "lab_kind", "lab_key", "lab_meta", "lab_arrays", 
 SUM_AT = re.compile(rb"lab_sum\x18\x10([0-9a-f]{16})")
 """Where the sum of the footer stands in it: a text of 16 bytes, in Thrift's compact form."""
 
-_GROUP_BYTES = 16_000_000
+_GROUP_BYTES, _COLUMN_BYTES = 2_000_000, 64_000
+"""Of a row group, which is read as a whole where a few rows are wanted; and of each column, at least."""
+
 _TEMPORARY = "-seal"
 
 
@@ -102,7 +104,8 @@ def seal(spool: IpcFile, path: str, *, durable: bool = True) -> None:
         os.utime(temporary, ns=(newest, newest))  # the revision of the store never goes back
         os.replace(temporary, path)  # noqa: PTH105
     except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
+        with contextlib.suppress(OSError):  # (the next attempt removes it)
+            os.unlink(temporary)  # noqa: PTH108
         raise
     if durable:
         media.sync_folder(os.path.dirname(path))  # noqa: PTH120
@@ -118,7 +121,7 @@ def _write(spool: IpcFile, file: SummingFile) -> None:
             sink, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True, version="2.6"
         )
         each = sum(info.nbytes for info in stat.arrays.values()) // max(spool.rows, 1)
-        step = max(1, _GROUP_BYTES // max(each, 1))
+        step = max(1, max(_GROUP_BYTES, _COLUMN_BYTES * len(fields)) // max(each, 1))
         for start in range(0, spool.rows, step):
             made = [
                 pack(

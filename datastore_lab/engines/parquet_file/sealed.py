@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from datastore_lab import dtypes, media
 from datastore_lab.engines.parquet_file import seal
 from datastore_lab.engines.parquet_file.carry import unpack
+from datastore_lab.engines.parquet_file.decode import decode, open_file
 from datastore_lab.errors import Corrupt, LabError, NotFound
 from datastore_lab.integrity import BLOCK, SEAL, SUMS, VERSION, check_layout, check_seal
 from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Selection, Stat
@@ -134,7 +135,7 @@ class SealedFile:
         self._source = CheckedSource(self.path, self._sums, raw, start)
         self._source.trusting = trusting
         self._end = start
-        self._parquet = pq.ParquetFile(pa.PythonFile(self._source, mode="r"), page_checksum_verification=True)
+        self._parquet = open_file(pa.PythonFile(self._source, mode="r"))
         groups = self._parquet.metadata
         counts = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
         self._starts = [0, *itertools.accumulate(counts)]
@@ -191,9 +192,7 @@ class SealedFile:
         if self._decoded is None or self._decoded[0] != (piece, index):
             field = self._fields[name]
             try:
-                table = self._parquet.reader.read_row_group(piece, column_indices=[index], use_threads=False)
-                column = table.column(0)
-                chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+                chunk = decode(self._parquet, piece, [index], self.path, self._seen[1])
                 rows = columns.from_column(unpack(chunk, field.type), field)
             except (pa.ArrowException, OSError, ValueError) as error:
                 if isinstance(error, LabError):
