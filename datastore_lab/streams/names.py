@@ -46,6 +46,9 @@ def split(name: str) -> Key | None:
     >>> split("run.a%2Eb%2Fc")
     ('run', 'a.b/c')
     """
-    if "%~" in name or not all(name.split(".")):
+    parts = name.split(".")
+    if "%~" in name or not all(parts):
         return None
-    return tuple(media.unescape_file(part) or part for part in name.split("."))
+    if "%" not in name:  # as most of thousands
+        return tuple(parts)
+    return tuple(media.unescape_file(part) or part for part in parts)

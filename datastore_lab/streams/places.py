@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from datastore_lab.streams.protocols import Ending, StreamFile
     from datastore_lab.streams.rows import StreamAppender
 
+_TICK = 2_000_000_000
+"""Nanoseconds between the times that the coarsest of file systems can tell apart."""
+
 
 class Places(ABC):
     """The files that share the beginning of their names, and the keys that they stand for.
@@ -53,6 +57,7 @@ class Places(ABC):
     _files: dict[str, StreamFile]
     _appenders: dict[Key, Ending]
     _unsettled: set[StreamAppender]
+    _remembered: tuple[int, tuple[list[tuple[Key, str]], list[str]]] | None = None
 
     @property
     def url(self) -> str:
@@ -134,16 +139,34 @@ class Places(ABC):
 
     def _named(self) -> list[tuple[Key, str]]:
         """List keys and files in order, by the names of the files as far as these say them."""
-        found, own = [], str(self._path)
+        known, unclear = self._names()
+        found = []
+        for path in unclear:
+            with contextlib.suppress(Foreign, Corrupt, NotFound):
+                found.append((self._look(path).key, path))
+        return sorted([*known, *found]) if found else known
+
+    def _names(self) -> tuple[list[tuple[Key, str]], list[str]]:
+        """List the keys that names of files say, and the files that have to say theirs themselves.
+
+        It is remembered until something is added to the folder or removed from it.
+        """
+        began = time.time_ns()
+        changed = os.stat(self._path.parent).st_mtime_ns  # noqa: PTH116
+        if self._remembered is not None and self._remembered[0] == changed:
+            return self._remembered[1]
+        known, unclear, own = [], [], str(self._path)
         start, end = len(own) - len(self._path.suffix) + 1, len(self._path.suffix)
         for path in self._paths():
             key = None if path == own else split(path[start : len(path) - end])
             if key is None:
-                with contextlib.suppress(Foreign, Corrupt, NotFound):
-                    key = self._look(path).key
-            if key is not None:
-                found.append((key, path))
-        return sorted(found)
+                unclear.append(path)
+            else:
+                known.append((key, path))
+        found = sorted(known), unclear
+        # (within one tick of the clock a folder can change twice, and its time but once)
+        self._remembered = (changed, found) if changed < began - _TICK else None
+        return found
 
     def _holds(self, key: Key, path: str) -> bool:
         if self._glimpse(key, path):

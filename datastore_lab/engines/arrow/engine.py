@@ -12,11 +12,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from datastore_lab import media
 from datastore_lab.engines.arrow.foreign import ForeignFile
 from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
-from datastore_lab.streams.engine import StreamFile, StreamsEngine
+from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc import head
 from datastore_lab.streams.ipc.read import IpcFile, Unfinished
 from datastore_lab.streams.ipc.write import IpcAppender
@@ -24,7 +25,9 @@ from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
     from datastore_lab.keys import Key
+    from datastore_lab.streams.protocols import StreamFile
 
+_GLIMPSE = 4096
 _OURS = (b"lab_layout", b"lab_kind", b"lab_sum", b"lab_batch")
 
 
@@ -84,6 +87,11 @@ class ArrowEngine(StreamsEngine):
         if alike >= 5 and not start.startswith(head.MAGIC[:6]):
             raise Corrupt(f"the first bytes of {path!r} are not as they were written", key=path)
         return ForeignFile(path)
+
+    def _glimpse(self, key: Key, path: str) -> bool:
+        start, end = disk.ends(path, _GLIMPSE, 6)
+        whole = start.startswith(head.MAGIC) and end == head.MAGIC[:6]
+        return whole and b"lab_kind" in start and b"%s\0" % media.to_json(list(key)).encode() in start
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> IpcAppender:
         return IpcAppender(path, key, spec, release, durable=self._durable)

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, ClassVar
 from datastore_lab.errors import LabError, NotFound
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
-from datastore_lab.streams.engine import StreamFile, StreamsEngine
+from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
 from datastore_lab.streams.names import NotOurs
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
-from datastore_lab.streams.text.sidecar import SIDECAR
+from datastore_lab.streams.text.sidecar import SIDECAR, glimpse
 from datastore_lab.streams.text.write import TextAppender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datastore_lab.keys import Key
+    from datastore_lab.streams.protocols import StreamFile
 
 
 class CSVEngine(StreamsEngine):
@@ -82,6 +83,9 @@ class CSVEngine(StreamsEngine):
         if not os.path.exists(path):  # noqa: PTH110
             raise NotFound(f"there is no {path!r}", key=path)
         return ForeignTable(path)
+
+    def _glimpse(self, key: Key, path: str) -> bool:
+        return glimpse(path, key)
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
         return TextAppender(path, key, spec, release, durable=self._durable)
