@@ -38,6 +38,7 @@ from datastore_lab.records import (
     Traits,
     check_durability,
 )
+from datastore_lab.streams import disk
 from datastore_lab.streams.names import LOCK, MEND, NotOurs, joined, split
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class Ending(Protocol):
         """Finish it."""
         ...
 
+    def abandon(self) -> None:
+        """End it with what was flushed, and drop the rest."""
+        ...
+
 
 class StreamsEngine(ABC):
     """Streams in files that share the beginning of their names.
@@ -117,6 +122,7 @@ class StreamsEngine(ABC):
         self._lock = threading.RLock()
         self._files: dict[str, StreamFile] = {}
         self._appenders: dict[Key, Ending] = {}
+        self._unsettled: set[StreamAppender] = set()
         self._writable = mode != "r"
         self._closed = False
         self._open(mode)
@@ -346,6 +352,7 @@ class StreamsEngine(ABC):
                 lock.release()
                 raise
             self._appenders[key] = appender
+            appender.unsettled = self._unsettled
             return appender
 
     def _ended(self, key: Key, lock: FileLock) -> None:
@@ -360,6 +367,7 @@ class StreamsEngine(ABC):
                     appender.close({})
                 except EngineError as error:  # the others have to be ended all the same
                     errors.append(error)
+                    appender.abandon()
             self._closed = True
             self._files.clear()
             if errors:
@@ -369,12 +377,8 @@ class StreamsEngine(ABC):
         if key in self._appenders:
             raise AlreadyExists(f"there is a record at {show(key or ())!r} already in {self.url}", key=key)
         what = f"the stream {path!r}"
-        try:
+        with disk.typed(path, "can't be locked"):
             return FileLock(path + LOCK, what, self._timeout if timeout is None else timeout)
-        except Locked:
-            raise
-        except OSError as error:
-            raise ReadOnly(f"{what} can't be locked: {error.strerror}", key=path) from error
 
     @contextmanager
     def _claimed(self, path: str, timeout: float | None = None) -> Iterator[None]:
@@ -387,6 +391,8 @@ class StreamsEngine(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError(f"{self.url} is closed", key=self.url)
+        for appender in tuple(self._unsettled):
+            appender.settle()
 
     def _check_there(self, prefix: Key, *, there: bool) -> None:
         if prefix and not there:

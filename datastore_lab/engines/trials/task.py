@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from datastore_lab import dtypes, media
 from datastore_lab.engines.trials import npy
 from datastore_lab.engines.trials.attributes import TEXT, accepts, as_type, column, common
-from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, NotStorable
+from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, LabError, NotStorable
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import RESERVED, ArrayInfo, Stat
 from datastore_lab.streams.names import MEND
@@ -24,9 +25,11 @@ from datastore_lab.streams.text.sidecar import SIDECAR
 from datastore_lab.streams.text.write import TextAppender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
+
+    from datastore_lab.streams.rows import StreamAppender
 
 TABLE = "trials.csv"
 SUMS = "lab_arrays"
@@ -45,18 +48,32 @@ class TaskAppender:
         Called when the task is closed.
     durable : bool
         Sync each trial.
+    unsettled : set, optional
+        As of `StreamAppender`.
     """
 
-    def __init__(self, path: str, key: Key, release: Callable[[], None], *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        key: Key,
+        release: Callable[[], None],
+        *,
+        durable: bool = True,
+        unsettled: set[StreamAppender] | None = None,
+    ) -> None:
         self.key = key
+        self._unsettled = set() if unsettled is None else unsettled
         self._path, self._durable, self._release = path, durable, release
         self._lock = threading.RLock()
         self.closed = False
+        if os.path.lexists(path + SIDECAR) and not sidecar.load(path).size:
+            sidecar.discard(path)  # its first writer was stopped before there was a header
         if os.path.lexists(path) or os.path.lexists(path + SIDECAR):
             self._go_on()
         else:
             self._columns: dict[str, np.dtype[Any]] = {SUMS: TEXT}
             self._table = TextAppender(path, key, self._spec(), lambda: None, durable=durable)
+        self._behind = False
 
     def _go_on(self) -> None:
         if not os.path.lexists(self._path + SIDECAR):
@@ -64,7 +81,7 @@ class TaskAppender:
                 f"{self._path!r} was made by another program, and is only read: begin a task of another name",
                 key=self.key,
             )
-        sidecar.settle(self._path)
+        sidecar.settle(self._path, durable=self._durable)
         about = sidecar.load(self._path)
         if SUMS not in about.stat.arrays:
             raise AlreadyExists(f"{show(self.key)!r} is a stream, not a task with trials", key=self.key)
@@ -72,6 +89,7 @@ class TaskAppender:
         self._table = TextAppender(
             self._path, self.key, about.stat, lambda: None, durable=self._durable, after=about
         )
+        self._behind = False
 
     def _spec(self) -> Stat:
         infos = {
@@ -106,8 +124,28 @@ class TaskAppender:
             given = {name: np.asarray(array) for name, array in (arrays or {}).items()}
             row = {name: column(name, value) for name, value in attributes.items()}
             self._check_names(row, given)
-            self._widen(row)
-            return self._write(row, given)
+            with self._explained(f"trial {len(self)}"):
+                self._catch_up()
+                self._widen(row)
+                return self._write(row, given)
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, LabError) and not isinstance(error, EngineError):
+                raise
+            raise EngineError(
+                f"{what} of {show(self.key)!r} can't be written: {error}; those before are there",
+                key=self.key,
+            ) from error
+
+    def _catch_up(self) -> None:
+        """Open the table that was put into the place of the old one, if that failed before."""
+        if self._behind:
+            self._go_on()
+        self._table.unsettled = self._unsettled
 
     def _check_names(self, row: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         for name in (*row, *arrays):
@@ -150,7 +188,7 @@ class TaskAppender:
             for name, kind in wanted.items()
         }
         sidecar.discard(self._path + MEND)
-        self._columns = wanted
+        self._columns, made = wanted, None
         try:
             made = TextAppender(
                 self._path + MEND, self.key, self._spec(), lambda: None, durable=self._durable
@@ -158,13 +196,17 @@ class TaskAppender:
             if count:
                 made.extend(whole)
             made.flush()
+            made.leave()
+            os.replace(self._path + MEND, self._path)  # noqa: PTH105
         except BaseException:
             self._columns = before
+            if made is not None:
+                made.abandon()
+            with contextlib.suppress(OSError):  # (the next attempt does)
+                sidecar.discard(self._path + MEND)
             raise
-        made.leave()
         self._table.leave()
-        os.replace(self._path + MEND, self._path)  # noqa: PTH105
-        sidecar.settle(self._path, durable=self._durable)
+        self._behind = True
         self._go_on()
 
     def _write(self, row: Mapping[str, NDArray[Any] | None], arrays: Mapping[str, NDArray[Any]]) -> int:
@@ -180,23 +222,26 @@ class TaskAppender:
             cells = {name: as_type(row.get(name), 1, kind) for name, kind in self._columns.items()}
             self._table.extend({**cells, SUMS: np.array([json.dumps(sums)], TEXT)})
             self._table.flush()
-        except OSError as error:
+        except BaseException:
+            self._forget()
             for place in made:
                 with contextlib.suppress(OSError):  # (it does not count without its row)
                     place.unlink()
-            raise EngineError(
-                f"trial {number} of {show(self.key)!r} can't be written: {error}; those before are there",
-                key=self.key,
-            ) from error
+            raise
         return number
+
+    def _forget(self) -> None:
+        try:
+            self._table.forget()
+        except OSError:  # it can't even be read now: it is opened anew when it is needed
+            self._table.leave()
+            self._behind = True
 
     def _make(self, folder: Path) -> None:
         if folder.is_symlink():
             raise EngineError(f"{str(folder)!r} is a link that is not followed", key=str(folder))
         if not folder.is_dir():
-            folder.mkdir()
-            if self._durable:
-                media.sync_folder(folder.parent)
+            make_folder(folder, durable=self._durable)
 
     def flush(self) -> None:
         """Nothing: each trial is durable when `write` returns."""
@@ -206,9 +251,37 @@ class TaskAppender:
         with self._lock:
             if self.closed:
                 return
-            self._table.close(meta)
+            with self._explained("the end"):
+                self._catch_up()
+                self._table.close(meta)
             self.closed = True
             self._release()
+
+    def abandon(self) -> None:
+        """End the task with its whole trials."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                if not self._behind:
+                    self._table.abandon()
+                self._release()
+
+
+def make_folder(folder: Path, *, durable: bool) -> None:
+    """Make a folder, if it is not there, whose name is durable; else there is none."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return
+    try:
+        if durable:
+            media.sync_folder(folder.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):  # (an empty folder is nothing to anybody)
+            folder.rmdir()
+        raise
 
 
 def sums_of(text: str) -> dict[str, list[int]]:
