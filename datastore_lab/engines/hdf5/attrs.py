@@ -8,10 +8,11 @@ programs are shown as the nearest JSON value.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -20,10 +21,15 @@ from h5py import h5, h5a, h5p, h5s, h5t
 from datastore_lab import media
 from datastore_lab.errors import Corrupt
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _TAG = "json:"
 _LARGEST = 64 << 20
+_SHORT = 64
 _TEXT = h5py.string_dtype("utf-8")
 _TEXT_TYPE = h5t.py_create(_TEXT, logical=True)
+_TEXT_IN_MEMORY = h5t.py_create(_TEXT)
 _BOOL_TYPE = h5t.py_create(np.dtype(bool), logical=True)
 _SCALAR = h5s.create(h5s.SCALAR)
 
@@ -42,7 +48,7 @@ def put(owner: Any, name: str, value: Any, *, new: bool = False) -> None:
     if not new and h5a.exists(owner, raw):
         h5a.delete(owner, raw)
     data, kind = _native(value)
-    h5a.create(owner, raw, kind, _SCALAR).write(data)
+    h5a.create(owner, raw, kind, _SCALAR).write(data, _TEXT_IN_MEMORY if kind is _TEXT_TYPE else kind)
 
 
 def _native(value: Any) -> tuple[Any, Any]:
@@ -52,9 +58,20 @@ def _native(value: Any) -> tuple[Any, Any]:
         return np.array(value, np.int64), h5t.NATIVE_INT64
     if isinstance(value, float):
         return np.array(value, np.float64), h5t.NATIVE_DOUBLE
+    if isinstance(value, str) and len(value) <= _SHORT:
+        return _short_text(value), _TEXT_TYPE
+    return _text(value), _TEXT_TYPE
+
+
+@functools.lru_cache(maxsize=1024)
+def _short_text(value: str) -> NDArray[Any]:
+    """Remember the text of kinds and units, which many records share."""
+    return _text(value)
+
+
+def _text(value: Any) -> NDArray[Any]:
     plain = isinstance(value, str) and value and "\0" not in value and not value.startswith(_TAG)
-    text = value if plain else _TAG + media.to_json(value)
-    return np.array(text, _TEXT), _TEXT_TYPE
+    return np.array(value if plain else _TAG + media.to_json(value), _TEXT)
 
 
 def has(owner: Any, name: str) -> bool:

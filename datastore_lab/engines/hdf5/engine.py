@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab import media
 from datastore_lab.engines.hdf5 import check as checking
 from datastore_lab.engines.hdf5 import copy as copying
 from datastore_lab.engines.hdf5 import describe, layout, links, payload, walk
 from datastore_lab.engines.hdf5.append import HDF5Appender, begin
-from datastore_lab.engines.hdf5.disk import Disk
-from datastore_lab.engines.hdf5.files import Writer, real_path
 from datastore_lab.engines.hdf5.links import Unusual
-from datastore_lab.engines.hdf5.quick import Quick
-from datastore_lab.engines.hdf5.reader import Reader
+from datastore_lab.engines.hdf5.session import Session
 from datastore_lab.engines.hdf5.types import carry
-from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, LabError, NotFound, ReadOnly
+from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, NotFound
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
     GROUP,
@@ -36,31 +31,21 @@ from datastore_lab.records import (
     Selection,
     Stat,
     Traits,
-    check_durability,
     check_record,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from datastore_lab.engines.hdf5.pages import PagedFile
-
-T = TypeVar("T")
+    from datastore_lab.engines.hdf5.disk import Disk
+    from datastore_lab.engines.hdf5.quick import Quick
 
 _PAGE = 200
 _REMEMBERED = 64
+_SMALL = 1 << 20
 
 
-class _Seen(NamedTuple):
-    """What is remembered of one committed state of the file."""
-
-    paged: PagedFile
-    revision: int
-    quick: Quick
-    nodes: dict[Key, describe.Node]
-
-
-class HDF5Engine:
+class HDF5Engine(Session):
     """A tree of records in one HDF5 file.
 
     One writer at a time, held by a lock that dies with its process; any number of readers, in any process,
@@ -116,38 +101,30 @@ class HDF5Engine:
         durability: str = "disk",
         disk: Disk | None = None,
     ) -> None:
-        durable = check_durability(durability)
-        self._path = real_path(path)
-        self._lock = threading.RLock()
-        self._disk = disk or Disk(durable=durable)
-        self._depth = 0
-        self._changed = False
-        self._doomed: BaseException | None = None
-        self._closed = False
-        self._seen: _Seen | None = None
+        super().__init__(path, mode, timeout=timeout, durability=durability, disk=disk)
         self._streams: weakref.WeakValueDictionary[Key, HDF5Appender] = weakref.WeakValueDictionary()
-        self._writer = None if mode == "r" else Writer(self._path, mode, self._disk, timeout)
-        self._reader = Reader(self._path, self._disk) if mode == "r" else None
-
-    @property
-    def url(self) -> str:
-        """The path of the file."""
-        return self._path
-
-    @property
-    def writable(self) -> bool:
-        """Whether changes are accepted."""
-        return self._writer is not None
 
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         """Yield the keys of all records at or below `prefix`, parents before their children."""
-        yield from self._look(prefix, lambda root: list(walk.keys(_node(root, prefix), prefix)))
+        found, closed = self._look(prefix, lambda root: self._keys(root, prefix))
+        yield from found
+        if closed:
+            what = ", ".join(repr(show(at)) for at in closed[:5])
+            raise Corrupt(
+                f"what is below {what} in {self._path} can't be listed: HDF5 can't open it. All other keys "
+                "were listed before this error; restore the rest from a copy",
+                key=closed[0],
+            )
 
     def children(self, prefix: Key = ()) -> Iterator[str]:
         """Yield the names of the child nodes of one node; what they lead to is looked at page by page."""
-        found = self._look(prefix, lambda root: list(_node(root, prefix)))
-        for at in range(0, len(found), _PAGE):
-            page = found[at : at + _PAGE]
+        looked, names = self._look(prefix, lambda root: walk.first_children(_node(root, prefix), _PAGE))
+        yield from map(links.decode, names)
+        if len(looked) < _PAGE:
+            return
+        rest = self._look(prefix, lambda root: walk.other_links(root, prefix, looked))
+        for at in range(0, len(rest), _PAGE):
+            page = rest[at : at + _PAGE]
             names = self._look(prefix, lambda root, page=page: walk.children(root, prefix, page))  # type: ignore[misc]
             yield from map(links.decode, names)
 
@@ -159,6 +136,10 @@ class HDF5Engine:
         """Read one array of a record, or a part of it."""
         return self._look(key, lambda root: self._read(root, key, name, selection))
 
+    def read_small(self, key: Key) -> Record | None:
+        """Read all of a record at one commit; None for one that is large or grows."""
+        return self._look(key, lambda root: self._small(root, key))
+
     def write(self, key: Key, record: Record) -> None:
         """Put a record at a key: atomic and durable."""
         check_record(record)
@@ -167,10 +148,10 @@ class HDF5Engine:
         with self._guarded(key) as root:
             _refuse_root(key)
             taken = {*carried, *itertools.chain.from_iterable(record.dims.values())}
-            there = layout.check_free(root, key, taken)
+            nearest, depth = layout.check_free(root, key, taken)
             with self._atomic():
-                group = layout.make(root, key, bare=True)
-                layout.put_record(group, record, carried, fresh=not there)
+                group = layout.make_below(nearest, key[depth:], bare=True)
+                layout.put_record(group, record, carried, fresh=depth < len(key))
             self._streams.pop(key, None)  # its rows have no place any more
 
     def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
@@ -212,20 +193,6 @@ class HDF5Engine:
                 with links.pinned(root):
                     parent.unlink(links.link_of(parent, key[-1]))
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All changes inside are one atomic, durable commit; an exception undoes them."""
-        with self._changing(()), self._nested():
-            yield
-
-    def revision(self) -> int:
-        """Give a number that grows with every commit, also across processes."""
-        with self._lock:
-            self._check_open()
-            if self._reader is not None:
-                return self._reader.refresh()
-            return self._need_writer(()).revision
-
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         """Read everything at or below `key` and yield what is not as it was written."""
         nodes = self._look(key, lambda root: list(walk.nodes(_node(root, key), key)))
@@ -261,16 +228,6 @@ class HDF5Engine:
             self._streams[key] = appender = HDF5Appender(self, key, spec)
         return appender
 
-    def close(self) -> None:
-        """Release the file and its lock; what was not committed is undone. May be called twice."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            for part in (self._writer, self._reader):
-                if part is not None:
-                    part.close()
-
     def _describe(self, root: Any, key: Key) -> describe.Node:
         if self._changed:  # what is not committed is not in the file yet
             return describe.checked(_node(root, key), key, self._path)
@@ -290,14 +247,6 @@ class HDF5Engine:
         except Unusual:  # not of the plain form; nor is what is missing or damaged, which is said here
             return describe.checked(_node(root, key), key, self._path)
 
-    def _seen_state(self) -> _Seen:
-        """Give what is remembered of the committed state that is looked at."""
-        paged, revision = self._paged(), 0 if self._writer is None else self._writer.revision
-        seen = self._seen
-        if seen is None or seen.paged is not paged or seen.revision != revision:
-            seen = self._seen = _Seen(paged, revision, Quick(paged.read_at), {})
-        return seen
-
     def _read(self, root: Any, key: Key, name: str, selection: Selection) -> NDArray[Any]:
         node = self._describe(root, key)
         array = node.arrays.get(name)
@@ -305,125 +254,17 @@ class HDF5Engine:
             raise describe.explain(_node(root, key), key, name, node)
         return payload.read(array, name, selection, key, self._source())
 
-    def _source(self) -> payload.Source:
-        paged = self._paged()
-        return payload.Source(self._path, paged.size, paged.read_at)
+    def _keys(self, root: Any, prefix: Key) -> tuple[list[Key], list[Key]]:
+        quick = None if self._changed else self._seen_state().quick
+        return walk.keys(_node(root, prefix), prefix, quick)
 
-    def _paged(self) -> PagedFile:
-        return (self._reader or self._need_writer(())).paged
-
-    def _check_open(self, key: Key = ()) -> None:
-        if self._closed:
-            raise EngineError(f"the store {self._path} is closed", key=key)
-
-    def _need_writer(self, key: Key) -> Writer:
-        if self._writer is None:
-            raise ReadOnly(
-                f"{self._path} was opened for reading; open it with mode 'a' to change it", key=key
-            )
-        return self._writer
-
-    def _look(self, key: Key, action: Callable[[Any], T]) -> T:
-        """Call ``action(root)`` on one committed state, or on that of the transaction at hand."""
-        check(key)
-        with self._lock:
-            self._check_open(key)
-            try:
-                if self._reader is not None:
-                    return self._reader.read(action)  # type: ignore[no-any-return]
-                return action(self._need_writer(key).root)
-            except (LabError, IndexError, MemoryError):
-                raise
-            except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
-                raise Corrupt(f"{show(key)!r} in {self._path} can't be read: {error}", key=key) from error
-
-    @contextmanager
-    def _guarded(self, key: Key) -> Iterator[Any]:
-        """Hold the lock and give the root; what HDF5 can't make sense of is `Corrupt`."""
-        with self._changing(key) as root:
-            try:
-                yield root
-            except (LabError, MemoryError):
-                raise
-            except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
-                raise Corrupt(f"{show(key)!r} in {self._path} can't be changed: {error}", key=key) from error
-
-    @contextmanager
-    def _changing(self, key: Key) -> Iterator[Any]:
-        """Hold the lock and give the root, for checks that come before a change."""
-        check(key)
-        with self._lock:
-            self._check_open(key)
-            writer = self._need_writer(key)
-            if self._doomed is not None:
-                raise EngineError(
-                    f"this transaction on {self._path} was undone by an error ({self._doomed}); "
-                    "leave it and start anew",
-                    key=key,
-                )
-            writer.check()
-            yield writer.root
-
-    @contextmanager
-    def _atomic(self) -> Iterator[None]:
-        """Commit what is done inside, at once or with the transaction around it; undo it if it fails."""
-        writer = self._need_writer(())
-        self._changed = True
-        try:
-            yield
-        except BaseException as error:
-            self._fail(writer.failure or error)
-            raise
-        if writer.failure is not None:
-            self._fail(writer.failure)
-        if not self._depth:
-            self._changed = False
-            writer.commit()
-
-    def _fail(self, cause: BaseException) -> None:
-        """Undo a change that failed, and the transaction around it, and say so."""
-        self._undo()
-        self._doomed = cause if self._depth else None
-        if not isinstance(cause, Exception):
-            raise cause
-        if not isinstance(cause, LabError):
-            raise self._need_writer(()).refused(cause) from cause
-
-    @contextmanager
-    def _nested(self) -> Iterator[None]:
-        self._depth += 1
-        try:
-            yield
-        except BaseException:
-            self._depth -= 1
-            if not self._depth:
-                self._end(failed=True)
-            raise
-        self._depth -= 1
-        if not self._depth:
-            self._end(failed=False)
-
-    def _end(self, *, failed: bool) -> None:
-        doomed, self._doomed = self._doomed, None
-        if self._closed:
-            if not failed:
-                raise EngineError(
-                    f"{self._path} was closed inside a transaction; nothing was changed", key=self._path
-                )
-        elif doomed is not None:
-            if not failed:
-                raise EngineError(
-                    f"the transaction on {self._path} was undone: {doomed}", key=self._path
-                ) from doomed
-        elif failed and self._changed:
-            self._undo()
-        elif self._changed:
-            self._changed = False
-            self._need_writer(()).commit()
-
-    def _undo(self) -> None:
-        self._changed = False
-        self._need_writer(()).rollback()
+    def _small(self, root: Any, key: Key) -> Record | None:
+        node = self._describe(root, key)
+        if sum(array.info.nbytes for array in node.arrays.values()) > _SMALL or node.stat.kind == "stream":
+            return None
+        stat, source = node.shown(), self._source()
+        arrays = {name: payload.read(array, name, (), key, source) for name, array in node.arrays.items()}
+        return Record(stat.kind, arrays, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
 
 
 def _node(root: Any, key: Key) -> Any:

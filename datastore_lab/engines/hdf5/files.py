@@ -193,11 +193,12 @@ class Writer:
         """
         try:
             self.file.flush()
+            self.check()
             self._paged.commit()
         except BaseException as error:
             cause = self._paged.error or error
             self.rollback()
-            if not isinstance(cause, Exception):
+            if not isinstance(cause, Exception) or isinstance(cause, LabError):
                 raise cause from None
             raise self.refused(cause) from cause
 

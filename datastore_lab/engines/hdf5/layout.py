@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from h5py import h5d, h5g, h5o, h5p, h5s
 
-from datastore_lab import media
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
 from datastore_lab.errors import AlreadyExists
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Stat, dims_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from datastore_lab.records import Record
 
 _COMPACT = 8 << 10
@@ -35,22 +36,33 @@ def make(root: Any, key: Key, *, bare: bool = False) -> Any:
 
     With `bare` the last one is left without a seal, as it gets that of what it will hold.
     """
-    group = root
-    for depth, part in enumerate(key):
-        link = links.link_of(group, part)
-        if link is not None and links.kind_of(group, link, part) == h5o.TYPE_GROUP:
-            group = h5g.open(group, link)
-            continue
-        if link is not None or part in dimension_names(group):
-            raise AlreadyExists(f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key)
-        group = h5g.create(group, media.escape_link(part).encode(), lcpl=links.LINK, gcpl=links.GROUP)
-        if not bare or depth < len(key) - 1:
-            seals.put_raw(group, seals.EMPTY)
+    group, depth = check_free(root, key, set())
+    return make_below(group, key[depth:], bare=bare)
+
+
+def make_below(group: Any, parts: Key, *, bare: bool = False) -> Any:
+    """Make groups that are not there yet, one in the other, and give the last."""
+    for part in parts[:-1]:
+        group = _make_group(group, part, seals.EMPTY)
+    return _make_group(group, parts[-1], None if bare else seals.EMPTY) if parts else group
+
+
+def _make_group(parent: Any, part: str, seal: bytes | None) -> Any:
+    group = h5g.create(parent, links.encode(part), lcpl=links.LINK, gcpl=links.GROUP)
+    if seal is not None:
+        seals.put_raw(group, seal, new=True)
     return group
 
 
-def check_free(root: Any, key: Key, taken: set[str]) -> bool:
-    """Keep the names of a node's arrays, dimensions and children distinct; says whether the node is there.
+def check_free(root: Any, key: Key, taken: set[str]) -> tuple[Any, int]:
+    """Keep the names of a node's arrays, dimensions and children distinct.
+
+    Returns
+    -------
+    group : h5py.h5g.GroupID
+        The nearest group that is there already.
+    depth : int
+        How many parts of the key lead to it.
 
     Raises
     ------
@@ -64,13 +76,13 @@ def check_free(root: Any, key: Key, taken: set[str]) -> bool:
         if not is_group and (link is not None or part in dimension_names(group)):
             raise AlreadyExists(f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key)
         if not is_group:
-            return False
+            return group, depth
         group = h5g.open(group, link)
     for name in taken:
         link = links.link_of(group, name)
         if link is not None and links.kind_of(group, link, name) == h5o.TYPE_GROUP:
             raise AlreadyExists(f"{show(key)!r} has a child named {name!r}", key=key)
-    return True
+    return group, len(key)
 
 
 def dimension_names(group: Any) -> set[str]:
@@ -111,15 +123,20 @@ def create(group: Any, link: bytes | None, carried: types.Carried) -> tuple[Any,
     small = 0 < data.nbytes <= _COMPACT
     plist = _COMPACT_PLIST if small else None
     dataset = h5d.create(group, link, kind, space, plist, lcpl=link and links.LINK)
-    blocks = sums.cut(data.shape, data.dtype, None)
-    found = sums.of_all(data, blocks)
     if data.size:
         dataset.write(h5s.ALL, h5s.ALL, data, types.memory_type(data.dtype))
     attrs.put_all(dataset, carried.attributes)
+    return dataset, f"{sums.of(data):016x}" if small and not data.dtype.hasobject else _sum(dataset, data)
+
+
+def _sum(dataset: Any, data: NDArray[Any]) -> str | None:
+    """Give the sum of an array, for the seal; those of more than one block go to the dataset."""
+    blocks = sums.cut(data.shape, data.dtype, None)
+    found = sums.of_all(data, blocks)
     if blocks.total > 1:
         sums.put(dataset, found)
-        return dataset, None
-    return dataset, f"{found[0]:016x}" if found else ""
+        return None
+    return f"{found[0]:016x}" if found else ""
 
 
 @functools.lru_cache(maxsize=64)

@@ -38,8 +38,10 @@ _SPACE, _LINK_INFO, _TYPE, _LINK, _EXTERNAL, _LAYOUT = 0x01, 0x02, 0x03, 0x06, 0
 _FILTERS, _ATTRIBUTE, _CONTINUED, _ATTRIBUTE_INFO = 0x0B, 0x0C, 0x10, 0x15
 _SHARED = 0x02
 _PLAIN, _TRACKED = struct.Struct("<BHB0s"), struct.Struct("<BHBH")
+_SIZES, _ATTRIBUTE_AT = struct.Struct("<HHH"), 9
 _order = itemgetter(0)
 _MOST_PARTS = 32
+_STRANGE = (LabError, ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError)
 
 
 class _Header(NamedTuple):
@@ -73,8 +75,23 @@ class Quick:
         """
         try:
             return self._node(address, key, url)
-        except (LabError, ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
+        except _STRANGE as error:
             raise Unusual from error
+
+    def seems_alone(self, address: int) -> bool:
+        """Say whether a header, which may be damaged, still looks like that of a record with nothing below.
+
+        Raises
+        ------
+        Unusual
+        """
+        try:
+            header = self._header(address, signed=False)
+            seal = seals.parse(header.attributes[integrity.SEAL], ())
+        except _STRANGE as error:
+            raise Unusual from error
+        arrays = {links.encode(name) for name in seal.sums or ()}
+        return names.KIND in header.attributes and header.links.keys() <= arrays
 
     def _node(self, address: int, key: Key, url: str) -> Node:
         header = self._header(address)
@@ -108,9 +125,9 @@ class Quick:
         layout, place = _place(messages[_LAYOUT])
         return Array(None, info, native, layout, declared, total, own=True, place=place)
 
-    def _header(self, address: int) -> _Header:
+    def _header(self, address: int, *, signed: bool = True) -> _Header:
         header, found = _Header({}, {}, {}), []
-        for kind, order, body in self._messages(address):
+        for kind, order, body in self._messages(*self._prefix(address, signed=signed)):
             if kind == _ATTRIBUTE:
                 found.append((order, *self._attribute(body)))
             elif kind == _LINK:
@@ -124,27 +141,26 @@ class Quick:
         header.attributes.update((name, value) for _number, name, value in found)
         return header
 
-    def _messages(self, address: int) -> list[tuple[int, int, bytes]]:
+    def _messages(self, flags: int, begin: int, size: int) -> list[tuple[int, int, bytes]]:
         """Cut a header, with all that it is continued in, into type, creation order and body."""
-        flags, begin, size = self._prefix(address)
         form = _TRACKED if flags & 4 else _PLAIN
         found, parts = [], [(begin, size)]
         for at, length in parts:
             raw, done = self._bytes(at, length), 0
-            while done + form.size <= length:
+            while (begun := done + form.size) <= length:
                 kind, count, marks, order = form.unpack_from(raw, done)
-                done += form.size + count
-                if kind == _CONTINUED:
-                    parts.append(self._continued(raw[done - count : done]))
-                elif kind:
-                    found.append((kind, order, raw[done - count : done]))
+                done = begun + count
                 if marks & _SHARED or len(parts) > _MOST_PARTS:
                     raise Unusual
+                if kind == _CONTINUED:
+                    parts.append(self._continued(raw[begun:done]))
+                elif kind:
+                    found.append((kind, order, raw[begun:done]))
         return found
 
-    def _prefix(self, address: int) -> tuple[int, int, int]:
+    def _prefix(self, address: int, *, signed: bool) -> tuple[int, int, int]:
         raw = self._bytes(address, 34)
-        if raw[:5] != b"OHDR\x02":
+        if signed and raw[:5] != b"OHDR\x02":
             raise Unusual
         flags = raw[5]
         at = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
@@ -158,17 +174,9 @@ class Quick:
         return at + 4, length - 8
 
     def _attribute(self, body: bytes) -> tuple[str, Any]:
-        version, marks, name, kind, space = struct.unpack_from("<BBHHH", body)
-        if version != 3 or marks:
-            raise Unusual
-        at = 9
-        text = body[at : at + name - 1].decode()
-        form = _form(body[at + name : at + name + kind])
-        rank = body[at + name + kind + 1]
-        data = body[at + name + kind + space :]
-        if rank or body[at + name + kind + 3] or form is None:
-            raise Unusual
-        return text, self._value(form, data)
+        size = _ATTRIBUTE_AT + sum(_SIZES.unpack_from(body, 2))
+        name, form = _attribute_form(body[:size])
+        return name, self._value(form, body[size:])
 
     def _value(self, form: str, data: bytes) -> Any:
         if form == "text":
@@ -261,6 +269,17 @@ def _decoded(body: bytes) -> Any:
         return h5t.decode(b"\x03\x00" + body)
     except (RuntimeError, ValueError, OSError) as error:
         raise Unusual from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _attribute_form(body: bytes) -> tuple[str, str]:
+    """Give name and form of an attribute by all that comes before its value."""
+    name, kind, _space = _SIZES.unpack_from(body, 2)
+    at = _ATTRIBUTE_AT + name
+    form = _form(body[at : at + kind])
+    if body[:2] != b"\x03\0" or body[at + kind + 1] or body[at + kind + 3] or form is None:
+        raise Unusual
+    return body[_ATTRIBUTE_AT : at - 1].decode(), form
 
 
 @functools.lru_cache(maxsize=1024)

@@ -101,6 +101,8 @@ def _bytes(data: NDArray[Any]) -> Any:
             for item in data.reshape(-1).tolist()
         ]
         return b"".join(b"%d:%s" % (len(text), text) for text in raw)
+    if data.dtype.kind in "biuf" and data.flags.c_contiguous:
+        return data
     return data.reshape(-1).view(np.uint8).data
 
 

@@ -67,9 +67,21 @@ def carry(array: NDArray[Any]) -> Carried:
     if isinstance(array, np.ma.MaskedArray):
         raise NotStorable("masked arrays can't be stored; store the data and the mask as two arrays")
     own = np.asarray(array, order="C")
+    if (name := _held_as_it_is(own.dtype)) is not None:
+        return Carried(own, {}, name)
     dtypes.check(own.dtype)
     data, attributes = _to_native(own)
     return Carried(data, attributes, dtypes.name(own.dtype))
+
+
+def _held_as_it_is(dtype: np.dtype[Any]) -> str | None:
+    """Name a type of numbers that needs nothing done to it; None for all others."""
+    return _number_name(dtype) if dtype.kind in _NUMBERS and dtype.metadata is None else None
+
+
+@functools.cache
+def _number_name(dtype: np.dtype[Any]) -> str | None:
+    return dtypes.name(dtype) if _native(dtype) == dtype else None
 
 
 def carrier(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], dict[str, Any]]:

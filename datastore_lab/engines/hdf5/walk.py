@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from h5py import h5g, h5o
 
 from datastore_lab.engines.hdf5 import attrs, describe, links, names, seals
 from datastore_lab.keys import DEEPEST, Key
 
+if TYPE_CHECKING:
+    from datastore_lab.engines.hdf5.quick import Quick
+
 _FAULTS = (OSError, RuntimeError, KeyError, ValueError)  # KeyError: HDF5's for what it can't open
+
+
+def first_children(group: Any, count: int) -> tuple[list[bytes], list[bytes]]:
+    """List the first links of a group, and those of them that may lead to groups."""
+    looked = links.first(group, count)
+    return looked, _open_below(group, looked)
+
+
+def other_links(root: Any, key: Key, looked: list[bytes]) -> list[bytes]:
+    """List the links of a node but those that were looked at before."""
+    group = links.find(root, key)
+    before = set(looked)
+    return [] if group is None else [link for link in group if link not in before]
 
 
 def children(root: Any, key: Key, wanted: list[bytes]) -> list[bytes]:
@@ -18,9 +34,12 @@ def children(root: Any, key: Key, wanted: list[bytes]) -> list[bytes]:
     group = links.find(root, key)
     if group is None:
         return []
-    there = [link for link in wanted if group.links.exists(link)]
-    found = _below(group, links.sort(group, there))
-    return [link for link in there if link in set(found)]
+    return _open_below(group, [link for link in wanted if group.links.exists(link)])
+
+
+def _open_below(group: Any, wanted: list[bytes]) -> list[bytes]:
+    found = set(_below(group, links.sort(group, wanted)))
+    return [link for link in wanted if link in found]
 
 
 def _below(group: Any, found: links.Contents) -> list[bytes]:
@@ -31,11 +50,28 @@ def _below(group: Any, found: links.Contents) -> list[bytes]:
     return found.groups + [link for link in found.damaged if links.decode(link) not in arrays]
 
 
-def keys(group: Any, key: Key) -> Iterator[Key]:
-    """Yield the keys of records at or below a node; those that can't be opened may be some."""
+def keys(group: Any, key: Key, quick: Quick | None) -> tuple[list[Key], list[Key]]:
+    """List the records at or below a node, and those damaged nodes below which there may be more.
+
+    What can't be opened may be a record, and is listed.
+    """
+    found, closed = [], []
     for at, node, error in _walk(group, key, frozenset()):
         if error is not None or _is_record(node):
-            yield at
+            found.append(at)
+        if error is not None:
+            closed.append(at)
+    return found, [at for at in closed if _may_hold_others(group, at[len(key) :], quick)]
+
+
+def _may_hold_others(root: Any, key: Key, quick: Quick | None) -> bool:
+    """Say whether there may be nodes below one that HDF5 can't open; a record alone mostly shows it."""
+    if quick is None:
+        return True
+    try:
+        return not quick.seems_alone(links.address(root, key))
+    except links.Unusual:
+        return True
 
 
 def _is_record(group: Any) -> bool:
