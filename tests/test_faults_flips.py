@@ -12,9 +12,9 @@ from datastore_lab.testing.processes import all_well, judge_all
 
 NOT_YET: set[str] = set()
 SEALED = FILES
-FLIPPED = [case for case in FILES if case.engine not in {"hdf5", "sqlite"}]
+FLIPPED = [case for case in FILES if case.engine not in {"hdf5"}]
 MENDED = [case for case in FILES if case.engine not in NOT_YET]
-REPAIRED = [case for case in MENDED if case.engine not in {"sqlite"}]
+REPAIRED = MENDED
 
 
 def make(case, folder, *, big):
@@ -46,9 +46,9 @@ def copier(folder):
     return copy
 
 
-def flipping(case, folder):
+def flipping(case, folder, truth):
     """Give a judge of one flip: None if all is well, else what is wrong."""
-    truth, copy = known(case, folder), copier(folder)
+    copy = copier(folder)
 
     def judge(one):
         damaged = copy(hashlib.md5(repr(one).encode()).hexdigest())
@@ -77,9 +77,9 @@ def look(case, path, truth):
     return list(found.wrong.values())[:3] or None
 
 
-def repairing(case, folder):
+def repairing(case, folder, truth):
     """Give a judge of repair() after one flip, and of repair(accept=True) after that."""
-    truth, copy = known(case, folder), copier(folder)
+    copy = copier(folder)
 
     def judge(one):
         damaged = copy(f"repair {hashlib.md5(repr(one).encode()).hexdigest()}")
@@ -145,13 +145,13 @@ def share(case, scratch, times):
 def hold(judging, case, scratch, times):
     total = 0
     for folder, flips in share(case, scratch, times):
-        total += all_well(judge_all(judging, (case, folder), flips))
+        total += all_well(judge_all(judging, (case, folder, known(case, folder)), flips))
     return total
 
 
 @pytest.mark.parametrize("case", SEALED, ids=lambda case: case.engine)
 def test_a_flipped_bit_is_never_read_silently(case, scratch):
-    assert hold(flipping, case, scratch, 16) == 16
+    assert hold(flipping, case, scratch, 12) == 12
 
 
 @pytest.mark.parametrize("case", MENDED, ids=lambda case: case.engine)

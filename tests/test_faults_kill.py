@@ -7,7 +7,7 @@ import pytest
 from engines import FILES
 
 from datastore_lab.errors import NotFound
-from datastore_lab.testing.processes import all_well, judge_all, run_and_kill
+from datastore_lab.testing.processes import ahead, all_well, judge_all, run_and_kill
 from datastore_lab.testing.workload import Rows, Workload, expected, snapshot, values
 
 STEPS = 60
@@ -25,26 +25,40 @@ def writer(acknowledge, case, path, seed):
         acknowledge()
 
 
-def judge(case, folder):
-    """Give a judge of one run: killed, and looked at by a reader and a writer."""
+def killing(case, folder):
+    """Give a function that kills one writer, and says after how many steps."""
 
     def kill_once(seed):
         choice, place = random.Random(seed), folder / f"{case.engine} {seed}"
         place.mkdir()
-        path = place / case.name
-        done = run_and_kill(writer, (case, path, seed), choice.randrange(STEPS), choice.random() * 0.015)
-        steps = max(done - 1, 0)  # the first acknowledgement is that of the empty store
-        allowed = expected(work_on(case), seed, steps + 1, 2)
-        shutil.copytree(place, folder / f"{case.engine} {seed} copy", symlinks=True)
-        found = look(case, folder / f"{case.engine} {seed} copy" / case.name, "r", done)
-        assert found in allowed, f"a reader finds another state after {done} steps"
-        found = look(case, path, "a", done)
-        assert found in allowed, f"a writer finds another state after {done} steps"
-        assert look(case, path, "r", done) == found
-        shutil.rmtree(place)
-        shutil.rmtree(place.with_name(f"{place.name} copy"))
+        after, delay = choice.randrange(STEPS), choice.random() * 0.015
+        return seed, run_and_kill(writer, (case, place / case.name, seed), after, delay)
 
     return kill_once
+
+
+def judging(case, folder):
+    """Give a judge of what one writer left, as a reader and the next writer find it."""
+
+    def judge(left):
+        seed, done = left
+        place, copy = (folder / f"{case.engine} {seed}{suffix}" for suffix in ("", " copy"))
+        steps = max(done - 1, 0)  # the first acknowledgement is that of the empty store
+        allowed = expected(work_on(case), seed, steps + 1, 2)
+        shutil.copytree(place, copy, symlinks=True)
+        found = look(case, copy / case.name, "r", done)
+        assert found in allowed, f"a reader finds another state after {done} steps"
+        found = look(case, place / case.name, "a", done)
+        assert found in allowed, f"a writer finds another state after {done} steps"
+        assert look(case, place / case.name, "r", done) == found
+        shutil.rmtree(place)
+        shutil.rmtree(copy)
+
+    return judge
+
+
+def hold(case, folder, seeds):
+    return all_well(judge_all(judging, (case, folder), ahead(killing(case, folder), seeds)))
 
 
 def look(case, path, mode, done):
@@ -62,13 +76,12 @@ def look(case, path, mode, done):
 
 @pytest.mark.parametrize("case", FILES, ids=lambda case: case.engine)
 def test_a_killed_writer_loses_nothing(case, scratch):
-    assert all_well(judge_all(judge, (case, scratch), range(4))) == 4
+    assert hold(case, scratch, range(4)) == 4
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("case", FILES, ids=lambda case: case.engine)
 def test_a_writer_killed_often_loses_nothing(case, scratch, faults):
-    times = faults.times(300)
-    count = all_well(judge_all(judge, (case, scratch), range(100, 100 + times)))
+    count = hold(case, scratch, range(100, 100 + faults.times(300)))
     faults.tried(case.label, "kill -9 of the writer", count)

@@ -10,6 +10,9 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 from datastore_lab.errors import MissingExtra
 from datastore_lab.registry import ENGINES
 
+with contextlib.suppress(ImportError):  # what judges a case has often been written for it
+    import pytest  # noqa: F401
+
 for _name in ENGINES.builtin():
     with contextlib.suppress(MissingExtra):  # what is not installed can't be tested either
         ENGINES.load(_name)

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -143,6 +144,16 @@ def _feed(worker: _Worker, left: Iterator[Any], seconds: float) -> bool:
         worker.give(case, seconds)
         return True
     return False
+
+
+def ahead(work: Callable[..., Any], cases: Iterable[Any]) -> Iterator[Any]:
+    """Do some work on each case in a few threads, and give the results in order.
+
+    For work that starts processes: in a child it would start a server of its own first, and import
+    everything once more.
+    """
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        yield from pool.map(work, cases)
 
 
 def all_well(outcomes: Iterable[Outcome], limit: int = 5) -> int:
