@@ -40,7 +40,6 @@ LINK = _link_plist()
 GROUP = _group_plist()
 """How groups are created: links and attributes keep their order."""
 
-_ORDERED = h5p.CRT_ORDER_INDEXED
 _INDEXED = 64
 """A group of ours with more links than this has an index of them."""
 
@@ -161,17 +160,16 @@ def first(group: Any, count: int) -> list[bytes]:
     HDF5 sorts all links before it gives the first, except in the order in which its index of a large group
     has them, which is the same. A small group has no index.
     """
-    if (
-        len(group) <= max(count, _INDEXED)
-        or not group.get_create_plist().get_link_creation_order() & _ORDERED
-    ):
+    ordered = group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_INDEXED
+    if len(group) <= max(count, _INDEXED) or not ordered:
         return list(group)[:count]
     found: list[bytes] = []
-    group.links.iterate(
-        lambda link: found.append(link) or len(found) >= count or None,
-        idx_type=h5.INDEX_CRT_ORDER,
-        order=h5.ITER_NATIVE,
-    )
+
+    def take(link: bytes) -> bool:
+        found.append(link)
+        return len(found) >= count
+
+    group.links.iterate(take, idx_type=h5.INDEX_CRT_ORDER, order=h5.ITER_NATIVE)
     return found
 
 
