@@ -1,5 +1,6 @@
 """What keeps a Zarr store fast, and durable all the same: counted, as times depend on the machine."""
 
+import errno
 import itertools
 import os
 import threading
@@ -165,3 +166,35 @@ def test_a_writer_waits_for_another_as_long_as_it_was_told(path):
     second.write(("a",), item(1))
     second.close()
     timer.join()
+
+
+@pytest.mark.parametrize("refused", [0, 1, 3])
+def test_a_chunk_that_the_disk_refuses_while_the_next_is_made_fails_the_write(path, refused):
+    """Chunks are written by a thread of their own: its errors must reach the caller, and nothing else."""
+    engine = ZarrEngine(path, "w")
+    engine.write(("a",), item([1, 2]))
+    large = itertools.count()
+
+    def refuse(operation, name, detail):
+        if operation == "write" and len(detail) > 1 << 20 and next(large) == refused:
+            raise OSError(errno.ENOSPC, "no space left", name)
+
+    values = np.random.default_rng(0).standard_normal(3_000_000)
+    with files.observe(refuse), pytest.raises(EngineError, match="no space left"):
+        engine.write(("a",), item(np.tile(values, 2)))
+    assert engine.read(("a",), "data").tolist() == [1, 2]
+    assert not any(thread.name.startswith("write") for thread in threading.enumerate())
+    engine.write(("a",), item(values))
+    assert np.array_equal(engine.read(("a",), "data"), values)
+    engine.close()
+    assert not os.path.lexists(f"{path}-journal")
+
+
+def test_a_large_file_is_written_where_no_room_can_be_asked_for(path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(files, "_fallocate", lambda *given: asked.append(given) or -1)
+    engine = ZarrEngine(path, "w")
+    values = np.random.default_rng(0).standard_normal(1_000_000)
+    engine.write(("a",), item(values))
+    assert len(asked) == 1
+    assert np.array_equal(engine.read(("a",), "data"), values)

@@ -28,6 +28,7 @@ from datastore_lab.engines.zarr.plan import (
 )
 from datastore_lab.engines.zarr.seals import KIND, VERSION
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, NotFound
+from datastore_lab.folders.behind import WriteBehind
 from datastore_lab.keys import Key, show
 from datastore_lab.records import GROUP, Record, Stat
 
@@ -195,9 +196,14 @@ class Changes(Documents):
 
     def _stage_array(self, folder: str, array: NDArray[Any], doc: ArrayDoc) -> str:
         self.log.make_folder(folder)
-        return chunking.encode(
-            array, doc, lambda name, *buffers: self.log.write(os.path.join(folder, name), *buffers)
-        )
+
+        def put(name: str, *buffers: Any) -> None:
+            self.log.write(os.path.join(folder, name), *buffers)
+
+        if array.nbytes <= chunking.WHOLE:
+            return chunking.encode(array, doc, put)
+        with WriteBehind(put) as put_behind:
+            return chunking.encode(array, doc, put_behind)
 
     def _replace(self, key: Key, parts: Parts, plan: RecordPlan) -> None:
         """Stage a record in place of another, whose children stay; it may be damaged."""
