@@ -5,14 +5,17 @@ A map of a file that another program cuts ends the process with a signal; a read
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, ReadOnly
+from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, LabError, ReadOnly
 from datastore_lab.integrity import BLOCK, block_sum
+from datastore_lab.locks import same_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -29,6 +32,21 @@ def read(path: str, start: int, stop: int) -> bytes:
             parts.append(part)
             start += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(handle)
+
+
+def ends(path: str, first: int, last: int) -> tuple[bytes, bytes]:
+    """Read some bytes at the beginning of a file and some at its end; none if it can't be read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return b"", b""
+    try:
+        size = os.fstat(handle).st_size
+        return os.pread(handle, first, 0), os.pread(handle, last, max(0, size - last))
+    except OSError:
+        return b"", b""
     finally:
         os.close(handle)
 
@@ -70,6 +88,17 @@ def damaged_bytes(path: str, start: int, stop: int) -> Corrupt:
     )
 
 
+def check_free(path: str) -> None:
+    """Refuse a path at which there is something, if only a link that leads nowhere.
+
+    Raises
+    ------
+    AlreadyExists
+    """
+    if os.path.lexists(path):
+        raise AlreadyExists(f"{path!r} exists already, and streams never overwrite", key=path)
+
+
 def create(path: str) -> int:
     """Open a new file for writing; one that is there is left alone."""
     try:
@@ -80,6 +109,29 @@ def create(path: str) -> int:
         raise ReadOnly(f"{path!r} can't be written: {error.strerror}", key=path) from error
     except OSError as error:
         raise EngineError(f"{path!r} can't be made: {error.strerror}", key=path) from error
+
+
+def check_there(handle: int, path: str) -> None:
+    """Refuse to go on with a file that is at its path no more: what is written to it is lost with it.
+
+    Raises
+    ------
+    EngineError
+    """
+    if not same_file(handle, path):
+        raise EngineError(f"{path!r} was removed, replaced or taken away with its disk", key=path)
+
+
+@contextmanager
+def typed(path: str, what: str) -> Iterator[None]:
+    """Name the file and the way out where the disk refuses something."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LabError):
+            raise
+        kind = ReadOnly if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM} else EngineError
+        raise kind(f"{path!r} {what}: {error.strerror or error}", key=path) from error
 
 
 def write_at(handle: int, buffer: Buffer, at: int) -> int:
