@@ -121,10 +121,11 @@ class Private:
         """Start it and wait until it answers."""
         if self.name == POSTGRESQL:
             command = [self._binary("postgres"), "-D", self.data, "-p", str(self.port)]
-            command += ["-k", self.folder, "-c", "listen_addresses=127.0.0.1"]
+            command += ["-k", self.folder, "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=8MB"]
         else:
             command = [self._binary("mariadbd"), "--no-defaults", f"--datadir={self.data}"]
             command += [f"--port={self.port}", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=32M"]
+            command += ["--innodb-log-file-size=8M", "--skip-performance-schema"]
             command += [f"--socket={self.folder}/socket", f"--init-file={self.folder}/init.sql"]
             command += [f"--pid-file={self.folder}/pid"]
         with (self.folder / "log").open("ab") as log:
@@ -140,7 +141,7 @@ class Private:
             if time.monotonic() > end or self._process.poll() is not None:
                 log = (self.folder / "log").read_text(errors="replace")[-2000:]
                 pytest.fail(f"{self.name} does not start: {why}\n{log}")
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     def kill(self) -> None:
         """End it at once, as a power cut ends it for its clients: no shutdown, nothing flushed."""

@@ -12,6 +12,7 @@ from datastore_lab.engines.parquet_file import ParquetFileEngine
 from datastore_lab.engines.sql import SQLEngine, SQLiteEngine
 from datastore_lab.engines.trials import TrialsEngine
 from datastore_lab.engines.zarr import ZarrEngine
+from datastore_lab.testing import samples
 from datastore_lab.testing.conformance import AppendOnlyConformance, EngineConformance, FileEngineConformance
 
 
@@ -53,8 +54,18 @@ class TestSQLite(FileEngineConformance):
         return SQLiteEngine(path, mode)
 
 
+QUICK = {"bool", ">i4", "float64", "complex128", "datetime64[ns]", "<U5", "|S7", "StringDType()"}
+few_dtypes = pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(dtype, id=str(dtype), marks=[] if str(dtype) in QUICK else [pytest.mark.slow])
+        for dtype in samples.DTYPES
+    ],
+)
+
+
 class OnServer(EngineConformance):
-    """What holds for a store in a database that others share."""
+    """What holds for a store in a database that others share; most types in the slow tests only."""
 
     server = ""
 
@@ -67,6 +78,18 @@ class OnServer(EngineConformance):
         url = servers.new_store(servers.server(self.server))
         yield url
         servers.remove_store(url)
+
+    @few_dtypes
+    def test_every_type_in_every_shape(self, engine, dtype):
+        super().test_every_type_in_every_shape(engine, dtype)
+
+    @few_dtypes
+    def test_parts_of_every_type(self, engine, dtype):
+        super().test_parts_of_every_type(engine, dtype)
+
+    @few_dtypes
+    def test_rows_of_every_type(self, engine, dtype):
+        super().test_rows_of_every_type(engine, dtype)
 
 
 class TestPostgreSQL(OnServer):

@@ -94,9 +94,9 @@ def test_golden_files_are_small_and_tell_nothing(case):
 
 
 def files_of(folder):
-    """Read all that is not empty, but for the heading of SQLite, which says how a file is journalled."""
+    """Read all that is not empty."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
-    return {path: path.read_bytes()[100 if path.suffix == ".sqlite" else 0 :] for path in files}
+    return {path: path.read_bytes() for path in files}
 
 
 def in_the_future(patch):

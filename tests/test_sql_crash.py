@@ -1,41 +1,40 @@
 """Databases and their clients that are killed: what was acknowledged is there, and nothing else is."""
 
+import contextlib
+import itertools
 import random
-import signal
-import subprocess
-import sys
 import time
 
+import numpy as np
 import pytest
 import servers
 
 from datastore_lab.engines.sql import SQLEngine
+from datastore_lab.errors import LabError
+from datastore_lab.records import Record
+from datastore_lab.testing.processes import CONTEXT
 
 RUNS = 300
 
-_WRITER = """
-import sys
-import numpy as np
-from datastore_lab.engines.sql import SQLEngine
-from datastore_lab.errors import LabError
-from datastore_lab.records import Record
-engine, run = SQLEngine(sys.argv[1], "a"), sys.argv[2]
-def put(turn, part):
-    values = np.arange(2000) + 7 * turn + part
-    engine.write((run, f"{turn}", f"{part}"), Record("array", {"v": values}, {"turn": turn}, {}))
-try:
-    for turn in range(1_000_000):
-        with engine.transaction():
-            put(turn, 0)
-            put(turn, 1)
-            if turn:
-                engine.move((run, f"{turn - 1}"), (run, "old", f"{turn - 1}"))
-            if turn > 4:
-                engine.delete((run, "old", f"{turn - 5}"))
-        print(turn, flush=True)
-except LabError:
-    pass  # the server is gone
-"""
+
+def work(pipe, url, run):
+    """Write pairs of records, move them and delete them, each turn in one transaction, and tell of each."""
+    engine = SQLEngine(url, "a")
+
+    def put(turn, part):
+        values = np.arange(2000) + 7 * turn + part
+        engine.write((run, f"{turn}", f"{part}"), Record("array", {"v": values}, {"turn": turn}, {}))
+
+    with contextlib.suppress(LabError):  # the server is gone
+        for turn in itertools.count():
+            with engine.transaction():
+                put(turn, 0)
+                put(turn, 1)
+                if turn:
+                    engine.move((run, f"{turn - 1}"), (run, "old", f"{turn - 1}"))
+                if turn > 4:
+                    engine.delete((run, "old", f"{turn - 5}"))
+            pipe.send(turn)
 
 
 @pytest.mark.slow
@@ -58,22 +57,24 @@ def test_a_killed_server_keeps_what_it_acknowledged(name, faults):
 
 def _interrupted(own, run, draw):
     """Let a writer work, end it or the server, and give the last turn that it was told is done."""
-    command = [sys.executable, "-c", _WRITER, own.url, f"run {run}"]
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    seen = [int(writer.stdout.readline())]
-    time.sleep(draw.random() * 0.3)
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    writer = CONTEXT.Process(target=work, args=(theirs, own.url, f"run {run}"))
+    writer.start()
+    theirs.close()
+    last = ours.recv()
+    time.sleep(draw.random() * 0.15)
     if run % 3 == 2:
-        writer.send_signal(signal.SIGKILL)
-        seen += map(int, writer.stdout.read().split("\n")[:-1])
-        writer.wait(60)
+        writer.kill()
     else:
         own.kill()
-        seen += map(int, writer.stdout.read().split("\n")[:-1])
-        writer.wait(60)
+    with contextlib.suppress(EOFError):
+        while True:
+            last = ours.recv()
+    writer.join(60)
+    ours.close()
+    if run % 3 != 2:
         own.start()
-    writer.stdout.close()
-    return seen[-1]
+    return last
 
 
 def _check(engine, run, acknowledged):

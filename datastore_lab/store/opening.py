@@ -13,6 +13,7 @@ from datastore_lab.records import check_durability
 from datastore_lab.registry import DATABASES, ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 from datastore_lab.store.sharing import alone, share
+from datastore_lab.store.sniffing import head
 
 MODES = ("r", "r+", "a", "w", "x")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -67,8 +68,8 @@ def open_store(
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
         name = scheme[1].lower().partition("+")[0]  # what follows the plus is the driver of a database
-        place = text if name in DATABASES else text[scheme.end() :]
-        engine = _engine_class(DATABASES.get(name, name), text)(place, mode, **options)
+        address = text if name in DATABASES else text[scheme.end() :]
+        engine = _engine_class(DATABASES.get(name, name), text)(address, mode, **options)
         return Store(engine) if name == "memory" else alone(engine, mode)
     place, name = _recognised(_from_file_url(text) if scheme else text)
     return share(ENGINES.load(name), place, mode, options)
@@ -131,14 +132,13 @@ def _engine_name(place: Path) -> str:
             return "zarr"
         if place.is_dir() and (place / "lab.yaml").is_file():
             return "parquet-folder"
-        if place.is_file() and name != "sqlite":  # to open and close it would drop SQLite's locks on it
-            with place.open("rb") as file:
-                head = file.read(16)
-            if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        if place.is_file() and name != "sqlite":
+            beginning = head(place, 16)
+            if beginning.startswith(b"\x89HDF\r\n\x1a\n"):
                 return "hdf5"
-            if head.startswith(b"ARROW1"):
+            if beginning.startswith(b"ARROW1"):
                 return "arrow"
-            if head == b"SQLite format 3\0":
+            if beginning == b"SQLite format 3\0":
                 return "sqlite"
     if name is None:
         raise EngineError(

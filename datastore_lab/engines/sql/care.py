@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from datastore_lab.keys import Key
 
 
-def verify(database: Database, reading: walk.Reading, key: Key) -> Iterator[Problem]:
-    """Read everything; damage that hits an item is told of that item, other damage of the store."""
+def verify(database: Database, reading: walk.Reading, key: Key, *, deep: bool = True) -> Iterator[Problem]:
+    """Read everything; damage that hits an item is told of that item, other damage of the store.
+
+    Damage that no item shows is looked for if it is to be `deep`.
+    """
     found = False
     with reading() as lookup:
         row = lookup.row(key)
@@ -34,7 +37,7 @@ def verify(database: Database, reading: walk.Reading, key: Key) -> Iterator[Prob
         found = True
         yield Problem(error.key, None, error.message)
     if key == ():
-        yield from _store_problems(database, reading, quiet=found)
+        yield from _store_problems(database, reading, quiet=found or not deep)
 
 
 def _node_problems(reading: walk.Reading, key: Key, child: Any) -> Iterator[Problem]:

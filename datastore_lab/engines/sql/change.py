@@ -17,6 +17,7 @@ from datastore_lab.engines.sql.nodes import Lookup, Node, row_of, spill_block
 from datastore_lab.engines.sql.parts import GROWING, PART, Block, part_row
 from datastore_lab.engines.sql.tables import ROOT, node, part, store
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError
+from datastore_lab.integrity import BIRTH, birth
 from datastore_lab.keys import Key, show
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class Change:
         return int(self._row["next"]) - 1
 
     def _count(self, above: Node, name: str, sign: int) -> None:
+        if not type(above.children) is type(above.tally) is int:
+            raise self._lookup.incomplete((above.name,) if above.name else ())
         above.count(name, sign)
         self._counted[above.id] = above
         self._touched = True
@@ -170,7 +173,7 @@ class Change:
 
     def begin(self, key: Key, record: Record) -> Mapping[str, Array]:
         """Put a record whose arrays have no rows yet, and will grow."""
-        own = self.put(key, record, {})
+        own = self.put(key, record._replace(meta={BIRTH: birth(), **record.meta}), {})
         for name, array in record.arrays.items():
             dtype, dims = dtypes.name(array.dtype), tuple(record.dims[name])
             text = (self.number(), 0) if dtype == dtypes.STRING else None

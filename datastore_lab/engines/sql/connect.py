@@ -53,6 +53,7 @@ class Database:
         self._immutable = False
         self._logs = False
         self._file: tuple[int, int] | None = None
+        self.makes_file = False
         self._engine = self._make_engine()
 
     # -- reading and changing -----------------------------------------------------------------------
@@ -63,16 +64,36 @@ class Database:
         with self._read_lock, spoken(self.address):
             self._check_process()
             if self._reader is None:
-                self._reader = self._connect("REPEATABLE READ")
+                self._reader = self._connect("REPEATABLE READ").execution_options(lab_begin=None)
             connection = self._reader
             try:
-                with connection.begin() as transaction:
+                self._begin_reading(connection)
+                try:
                     yield connection
-                    transaction.rollback()
+                finally:
+                    self._end_reading(connection)
             except sae.SQLAlchemyError:
                 _drop(connection)
                 self._reader = None
                 raise
+
+    def _begin_reading(self, connection: sa.Connection) -> None:
+        if not self.is_sqlite:
+            connection.begin()
+            return
+        try:  # by the driver: SQLAlchemy's own way takes longer than reading a small item
+            connection.connection.dbapi_connection.execute("BEGIN")  # type: ignore[union-attr]
+        except sqlite3.Error as error:
+            raise sae.DBAPIError(None, None, error) from error
+
+    def _end_reading(self, connection: sa.Connection) -> None:
+        """Leave the snapshot, unless the connection was lost in it."""
+        if connection.in_transaction():
+            connection.rollback()
+        if self.is_sqlite and not connection.invalidated:
+            raw: Any = connection.connection.dbapi_connection
+            if raw.in_transaction:
+                raw.rollback()
 
     @contextmanager
     def changing(self) -> Iterator[sa.Connection]:
@@ -130,7 +151,8 @@ class Database:
             return  # a forked child must not speak over its parent's connections
         self.leave()
         if self._logs:
-            others = sae.SQLAlchemyError, sqlite3.OperationalError  # the log stays while others use it
+            # the log stays while others use it, and what lies there now may be another file
+            others = sae.SQLAlchemyError, sqlite3.OperationalError, EngineError
             with suppress(*others), self._engine.connect() as connection:
                 connection.connection.dbapi_connection.execute("PRAGMA journal_mode=DELETE")  # type: ignore[union-attr]
         self._engine.dispose()
@@ -212,7 +234,10 @@ class Database:
         import sqlite3
 
         path = Path(str(self.address.path))
-        mode = "rwc" if self.writable else "ro&immutable=1" if self._immutable else "ro"
+        if self.writable:
+            self._check_file()
+        change = "rwc" if self.makes_file else "rw"  # a place that has vanished gets no new, empty file
+        mode = change if self.writable else "ro&immutable=1" if self._immutable else "ro"
         raw = sqlite3.connect(
             f"{path.as_uri()}?mode={mode}",
             uri=True,

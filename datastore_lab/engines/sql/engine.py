@@ -17,8 +17,9 @@ from datastore_lab.engines.sql.append import SQLAppender, empty_record
 from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.connect import PATIENCE, Database
 from datastore_lab.engines.sql.faults import Again, translated
-from datastore_lab.engines.sql.nodes import Lookup
+from datastore_lab.engines.sql.nodes import Described, Lookup
 from datastore_lab.engines.sql.parts import Reader
+from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import store
 from datastore_lab.errors import (
     AlreadyExists,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRIES = 8
+_REVISION = Query(sa.select(store.c.revision).where(store.c.id == sa.bindparam("store", type_=sa.Integer)))
 _REFUSALS = (NotFound, AlreadyExists, BadKey, NotStorable)
 
 
@@ -108,6 +110,7 @@ class SQLEngine:
         self._change: Change | None = None
         self._owner: int | None = None
         self._closed = False
+        self._described = Described()
         self._database = Database(
             place,
             writable=self._writable,
@@ -142,24 +145,26 @@ class SQLEngine:
 
     def stat(self, key: Key) -> Stat:
         with self._reading() as lookup:
-            return lookup.node(check(key)).stat
+            return lookup.node(check(key), self._described).stat
 
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
         with self._reading() as lookup:
-            own = lookup.node(check(key))
-            if name not in own.arrays:
-                raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(own.arrays)}", key=key)
+            declared = lookup.arrays(check(key), self._described)
+            if name not in declared:
+                raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(declared)}", key=key)
             try:
-                return arrays.read(Reader(lookup.connection, lookup.store), own.arrays[name], selection)
+                return arrays.read(Reader(lookup.connection, lookup.store), declared[name], selection)
             except Corrupt as error:
                 raise damaged(key, name, error.message, self._url) from error
 
     def revision(self) -> int:
         with self._reading() as lookup:
-            found = lookup.connection.execute(
-                sa.select(store.c.revision).where(store.c.id == self._store)
-            ).scalar()
-            return int(found or 0)
+            found = _REVISION.rows(lookup.connection, {"store": self._store})
+            return int(found[0][0] or 0) if found else 0
+
+    def fingerprint(self, key: Key) -> str:
+        with self._reading() as lookup:
+            return lookup.fingerprint(check(key))
 
     @contextmanager
     def _reading(self) -> Iterator[Lookup]:

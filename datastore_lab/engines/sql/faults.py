@@ -59,6 +59,8 @@ class Again(Exception):
 
 def sort(error: BaseException) -> type[LabError]:
     """Say which of our errors an error of a driver is."""
+    if "decode to UTF-8" in str(error):  # SQLite's driver, about damaged text
+        return Corrupt
     code = _code(error)
     if isinstance(code, str):
         if code.startswith("SQLITE_"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from datastore_lab.engines.sql import care, walk
 from datastore_lab.engines.sql.change import Change, store_seal
-from datastore_lab.engines.sql.nodes import Lookup, Node, place_values, seal
+from datastore_lab.engines.sql.nodes import Lookup, Node, is_bound, name_hash, place_values, seal
 from datastore_lab.engines.sql.parts import part_row, stored_bytes
-from datastore_lab.engines.sql.tables import node, part, store
+from datastore_lab.engines.sql.tables import ROOT, node, part, store
 from datastore_lab.errors import Corrupt
 from datastore_lab.records import Repair
 
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from datastore_lab.keys import Key
 
 Changing = Callable[[Callable[[sa.Connection], Any]], Any]
+
+
+def _guarded(key: Key, steps: Iterator[Repair]) -> Iterator[Repair]:
+    """Go on with what else there is, where something can't be read."""
+    try:
+        yield from steps
+    except Corrupt as error:
+        yield Repair(key, None, error.message, mended=False)
 
 
 class Mender:
@@ -48,40 +56,59 @@ class Mender:
 
     def run(self, key: Key) -> Iterator[Repair]:
         """Mend everything at or below a node."""
-        if key == ():
-            yield from self._indexes()
-            yield from self._counters()
+        if key == () and self._database.is_sqlite and not (yield from self._file()):
+            yield from _guarded(key, self._report())  # a change may hit pages that belong to others
+            return
+        yield from _guarded((), self._counters()) if key == () else ()
+        nodes: list[tuple[Key, Any]] = []
+        yield from _guarded(key, self._collect(key, nodes))
+        for path, child in nodes:
+            yield from _guarded(path, self._node(path, child))
+        for path, child in nodes:  # only now, as a name that was taken as it is changes the tally above it
+            yield from _guarded(path, self._tally(path, child.id))
+
+    def _collect(self, key: Key, nodes: list[tuple[Key, Any]]) -> Iterator[Repair]:
+        """Find the nodes; what can't be listed raises."""
         with self._reading() as lookup:
             row = lookup.row(key)
-        nodes = list(walk.below(self._reading, row, key, []))
-        for path, child in nodes:
-            yield from self._place(path, child)
-            yield from self._description(path, child.id)
-            yield from self._payload(path, child.id)
-        for path, child in nodes:  # only now, as a name that was taken as it is changes the tally above it
-            yield from self._tally(path, child.id)
+        nodes.extend(walk.below(self._reading, row, key, []))
+        yield from ()
 
-    def _indexes(self) -> Iterator[Repair]:
-        if not self._database.is_sqlite:
-            return
-        with self._reading() as lookup:
-            found = care.integrity(lookup.connection)
-        if not found:
-            return
-        if not all("index" in line for line in found):
-            yield Repair((), None, f"{found[0]}; this is no matter of an index", mended=False)
-            return
+    def _node(self, key: Key, child: Any) -> Iterator[Repair]:
+        yield from self._place(key, child)
+        yield from self._description(key, child.id)
+        yield from self._payload(key, child.id)
+
+    def _file(self) -> Generator[Repair, None, bool]:
+        """Rebuild indexes, or a file in which all can be read; gives whether it is sound then."""
+        if not (found := self._integrity()):
+            return True
+        indexes = all("index" in line for line in found)
+        if not indexes and self._is_damaged():
+            yield Repair((), None, f"{found[0]}; what can be read is to be copied", mended=False)
+            return False
+        what = "the indexes were" if indexes else "the file was"
         with self._database.outside() as connection:
             try:
-                connection.exec_driver_sql("REINDEX")
+                connection.exec_driver_sql("REINDEX" if indexes else "VACUUM")
             except sa.exc.DatabaseError as error:
-                yield Repair(
-                    (), None, f"{found[0]}; the indexes can't be rebuilt: {error.orig}", mended=False
-                )
-                return
+                yield Repair((), None, f"{found[0]}; it can't be rebuilt: {error.orig}", mended=False)
+                return False
+        left = self._integrity()
+        yield Repair((), None, f"{found[0]}; {what} rebuilt", mended=not left)
+        return not left
+
+    def _integrity(self) -> list[str]:
         with self._reading() as lookup:
-            left = care.integrity(lookup.connection)
-        yield Repair((), None, f"{found[0]}; the indexes were rebuilt", mended=not left)
+            return care.integrity(lookup.connection)
+
+    def _is_damaged(self) -> bool:
+        """Whether there is an item that can't be read."""
+        return any(care.verify(self._database, self._reading, (), deep=False))
+
+    def _report(self) -> Iterator[Repair]:
+        for problem in care.verify(self._database, self._reading, (), deep=False):
+            yield Repair(problem.key, problem.name, problem.what, mended=False)
 
     def _counters(self) -> Iterator[Repair]:
         def mend(connection: sa.Connection) -> bool:
@@ -110,13 +137,18 @@ class Mender:
 
     def _place(self, key: Key, child: Any) -> Iterator[Repair]:
         with self._reading() as lookup:
-            row: Any = lookup.by_id(child.id)
-            if row is None or lookup.is_in_place(row):
+            row = lookup.numbered(child.id, key)
+            if lookup.is_in_place(row):
                 return
+        bound = is_bound(self._number, (row.id, row.parent, row.position), row.name, row.kind, row.mark)
         try:
-            name = bytes(row.name).decode()
+            name = row.name.decode()
         except UnicodeDecodeError:
             name = ""
+        if bound and name and row.id != ROOT:
+            self._set(row.id, {"hash": name_hash(name)})
+            yield Repair(key, None, "what its name is looked up by was made anew", mended=True)
+            return
         if not name or not self._accept:
             yield Repair(key, None, "its name or place is not as it was written", mended=False)
             return
@@ -132,7 +164,7 @@ class Mender:
 
     def _description(self, key: Key, number: int) -> Iterator[Repair]:
         with self._reading() as lookup:
-            row: Any = lookup.by_id(number)
+            row = lookup.numbered(number, key)
             try:
                 lookup.load(row, key)
             except Corrupt as error:
@@ -157,7 +189,7 @@ class Mender:
 
     def _payload(self, key: Key, number: int) -> Iterator[Repair]:
         with self._reading() as lookup:
-            row: Any = lookup.by_id(number)
+            row = lookup.numbered(number, key)
             if not self._is_readable(lookup, row, key):
                 return
             own = lookup.load(row, key, sealed=False)
@@ -192,7 +224,7 @@ class Mender:
     def _tally(self, key: Key, number: int) -> Iterator[Repair]:
         """Mend a count or a tally, where the other one of the two agrees with what is there."""
         with self._reading() as lookup:
-            row: Any = lookup.by_id(number)
+            row = lookup.numbered(number, key)
         listing = walk.Listing(self._reading, row, key)
         found = [(child.hash, lookup.is_in_place(child)) for child in listing]
         now = len(found), sum(hashed for hashed, _ in found)

@@ -12,8 +12,10 @@ import xxhash
 from datastore_lab import media
 from datastore_lab.engines.sql.arrays import Array
 from datastore_lab.engines.sql.parts import PART, Block, Reader, signed
-from datastore_lab.engines.sql.tables import ROOT, node
+from datastore_lab.engines.sql.queries import Query
+from datastore_lab.engines.sql.tables import ROOT, node, part
 from datastore_lab.errors import Corrupt, LabError, NotFound
+from datastore_lab.integrity import BIRTH, fingerprint
 from datastore_lab.keys import Key, show
 from datastore_lab.records import GROUP, Stat
 
@@ -49,7 +51,8 @@ class Node:
     @property
     def stat(self) -> Stat:
         """Describe it to the user."""
-        return Stat(self.kind, {name: array.info(name) for name, array in self.arrays.items()}, self.meta)
+        meta = {name: value for name, value in self.meta.items() if name != BIRTH}
+        return Stat(self.kind, {name: array.info(name) for name, array in self.arrays.items()}, meta)
 
     def names(self) -> set[str]:
         """Give the names of arrays and dimensions, which no child may have."""
@@ -76,6 +79,13 @@ def mark(store: int, number: int, parent: int, position: int, name: bytes, *, ki
     """Give the sum that binds a node's name to its place, and says whether a record is there."""
     head = b"%d %d %d %d %d " % (store, number, parent, position, kind == GROUP.encode())
     return signed(xxhash.xxh3_64_intdigest(head + name))
+
+
+def is_bound(store: int, way: tuple[Any, Any, Any], name: bytes, kind: bytes, written: Any) -> bool:
+    """Say whether number, parent and position of a row are those that its mark was made for."""
+    if not all(type(value) is int for value in way):
+        return False
+    return bool(written == mark(store, *way, name, kind=kind))
 
 
 def seal(store: int, number: int, kind: bytes, text: str, spill: int | None) -> str:
@@ -110,6 +120,18 @@ def row_of(store: int, own: Node, text: str) -> dict[str, Any]:
         "children": own.children,
         "tally": own.tally,
     }
+
+
+class Described:
+    """The node that was described last: what is described is mostly read next.
+
+    Attributes
+    ----------
+    last : tuple of (dict, mapping) or None
+        The columns of its row, and its arrays; replaced as one, so that threads may share it.
+    """
+
+    last: tuple[dict[str, Any], Mapping[str, Array]] | None = None
 
 
 class Lookup:
@@ -155,17 +177,25 @@ class Lookup:
 
     def by_id(self, number: int) -> Any | None:
         """Give the row of a node by its number."""
-        where = (node.c.store == self.store) & (node.c.id == number)
-        return self.connection.execute(sa.select(node).where(where)).first()
+        found = _NUMBERED.rows(self.connection, {"store": self.store, "number": number})
+        return _Row(found[0]) if found else None
+
+    def numbered(self, number: int, key: Key) -> Any:
+        """Give the row of a node that was listed under a key."""
+        row = self.by_id(number)
+        if row is None:
+            raise Corrupt(f"{show(key)!r} in {self.url}: the index that finds it is damaged", key=key)
+        return row
 
     def _follow(self, parent: int, steps: Key, *, last: bool) -> list[dict[str, Any]] | None:
         statement, width = _path(len(steps), last=last)
         values: dict[str, Any] = {"store": self.store, "parent": parent}
         for depth, name in enumerate(steps):
             values[f"hash{depth}"], values[f"name{depth}"] = name_hash(name), name.encode()
-        row = self.connection.execute(statement, values).first()
-        if row is None:
+        found = statement.rows(self.connection, values)
+        if not found:
             return None
+        row = found[0]
         ways = [row[5 * depth : 5 * depth + 5] for depth in range(len(steps))]
         rows = [dict(zip(("id", "parent", "position", "mark", "kind"), way, strict=True)) for way in ways]
         rows[-1]["row"] = _Row(row[width:]) if last else None
@@ -173,21 +203,20 @@ class Lookup:
 
     def _check_way(self, rows: list[dict[str, Any]], parent: int, steps: Key, above: Key) -> None:
         for depth, (name, row) in enumerate(zip(steps, rows, strict=True)):
-            expected = mark(
-                self.store, row["id"], parent, row["position"], name.encode(), kind=bytes(row["kind"])
-            )
-            if row["mark"] != expected or row["parent"] != parent:
+            way = row["id"], row["parent"], row["position"]
+            bound = is_bound(self.store, way, name.encode(), row["kind"], row["mark"])
+            if not bound or row["parent"] != parent:
                 raise self.misplaced((*above, *steps[: depth + 1]))
             parent = row["id"]
 
     def _why_not(self, key: Key) -> Any:
         """Make sure that nothing is hidden by damage where a key was not found."""
-        row = self.root()
+        row: Any = self.root()
         for depth, name in enumerate(key):
             where = (node.c.store == self.store) & (node.c.parent == row.id)
             rows = self.connection.execute(sa.select(node).where(where & (node.c.hash == name_hash(name))))
-            same = None
-            for candidate in rows.all():
+            same, candidates = None, list[Any](map(_Row, rows.all()))
+            for candidate in candidates:
                 if not self.is_in_place(candidate):
                     raise self.misplaced(key[: depth + 1])
                 same = candidate if candidate.name == name.encode() else same
@@ -210,10 +239,9 @@ class Lookup:
 
     def is_in_place(self, row: Any) -> bool:
         """Say whether name and place of a row are as they were written."""
-        name = bytes(row.name)
-        hashed = xxhash.xxh32_intdigest(name) or 1
-        bound = mark(self.store, row.id, row.parent, row.position, name, kind=bytes(row.kind))
-        return bool(row.mark == bound and row.hash in ({0} if row.id == ROOT else {hashed}))
+        hashed = 0 if row.id == ROOT else xxhash.xxh32_intdigest(row.name) or 1
+        bound = is_bound(self.store, (row.id, row.parent, row.position), row.name, row.kind, row.mark)
+        return bool(bound and row.hash == hashed)
 
     def misplaced(self, key: Key) -> Corrupt:
         """Make the error for a node whose name or place is damaged."""
@@ -233,9 +261,37 @@ class Lookup:
 
     # -- nodes --------------------------------------------------------------------------------------
 
-    def node(self, key: Key) -> Node:
-        """Find a node and read its record."""
-        return self.load(self.row(key), key)
+    def node(self, key: Key, described: Described | None = None) -> Node:
+        """Find a node and read its record; take down what it declares, if somebody wants to know."""
+        row = self.row(key)
+        own = self.load(row, key)
+        if described is not None:
+            described.last = row.__dict__, own.arrays
+        return own
+
+    def arrays(self, key: Key, described: Described) -> Mapping[str, Array]:
+        """Give what is declared about arrays, read anew unless the row is the one that was described last."""
+        row, last = self.row(key), described.last
+        if last is None or last[0] != row.__dict__:
+            last = described.last = row.__dict__, self.load(row, key).arrays
+        return last[1]
+
+    def fingerprint(self, key: Key) -> str:
+        """Give what tells the data of a node from other data; see `Engine.fingerprint`.
+
+        No two arrays of a database ever have one number; another database in its place may have the same
+        ones, and is told by the sum of the first part of each array, as there is no end of parts.
+        """
+        own = self.node(key)
+        if BIRTH in own.meta or not own.arrays:
+            return fingerprint(own.stat, {}, own.meta.get(BIRTH))
+        ids = {name: [block.id for block in array.blocks] for name, array in own.arrays.items()}
+        found: dict[int, int] = {}
+        for some in _thousands(dict.fromkeys(number for numbers in ids.values() for number in numbers)):
+            where = (part.c.store == self.store) & part.c.array.in_(some) & (part.c.number == 0)
+            found.update(self.connection.execute(sa.select(part.c.array, part.c.sum).where(where)).all())
+        sums = {name: [(number, found.get(number)) for number in numbers] for name, numbers in ids.items()}
+        return fingerprint(own.stat, sums)
 
     def load(self, row: Any, key: Key, *, sealed: bool = True) -> Node:
         """Read a record from its row, checked against its seal.
@@ -244,12 +300,13 @@ class Lookup:
         ------
         Corrupt
         """
-        kind, spill = bytes(row.kind), row.spill
-        if sealed and seal(self.store, row.id, kind, row.record, spill) != row.seal:
+        kind, spill = row.kind, row.spill
+        typed = type(row.record) is str and (spill is None or type(spill) is int)
+        if not typed or (sealed and seal(self.store, row.id, kind, row.record, spill) != row.seal):
             raise self._unsealed(key)
-        made = Node(row.id, row.parent, row.position, bytes(row.name).decode("utf-8", "replace"))
+        made = Node(row.id, row.parent, row.position, row.name.decode("utf-8", "replace"))
         made.children, made.tally, made.spill = row.children, row.tally, spill
-        made.complete = not (row.children or row.tally)
+        made.complete = (row.children, row.tally) == (0, 0)
         try:
             kept = media.from_json(self._record_text(row))
             made.kind = kind.decode()
@@ -295,30 +352,30 @@ def spill_block(number: int, size: int) -> Block:
     return Block(number, (size, 1), PART)
 
 
-def _thousands(wanted: Mapping[int, str]) -> Iterable[list[int]]:
+def _thousands(wanted: Mapping[int, Any]) -> Iterable[list[int]]:
     hashes = list(wanted)
     for start in range(0, len(hashes), 500):
         yield hashes[start : start + 500]
 
 
 class _Row:
-    """The last row of a path, by the names of its columns."""
+    """A row by the names of its columns."""
 
     def __init__(self, values: Any) -> None:
         self.__dict__.update(zip(node.c.keys(), values, strict=True))
 
 
-_paths: dict[tuple[int, bool], tuple[Any, int]] = {}
+_paths: dict[tuple[int, bool], tuple[Query, int]] = {}
 
 
-def _path(depth: int, *, last: bool) -> tuple[Any, int]:
+def _path(depth: int, *, last: bool) -> tuple[Query, int]:
     """Give the statement that follows so many names, and how many columns say the way."""
     if (depth, last) not in _paths:
         _paths[depth, last] = _make_path(depth, last=last), 5 * depth
     return _paths[depth, last]
 
 
-def _make_path(depth: int, *, last: bool) -> Any:
+def _make_path(depth: int, *, last: bool) -> Query:
     steps = [node.alias(f"n{number}") for number in range(depth)]
     columns = [column for n in steps for column in (n.c.id, n.c.parent, n.c.position, n.c.mark, n.c.kind)]
     statement = sa.select(*columns, *(steps[-1].c if last else ()))
@@ -331,4 +388,12 @@ def _make_path(depth: int, *, last: bool) -> Any:
             step.c.name == sa.bindparam(f"name{number}", type_=sa.LargeBinary),
         )
         above = step.c.id
-    return statement
+    return Query(statement)
+
+
+_NUMBERED = Query(
+    sa.select(node).where(
+        node.c.store == sa.bindparam("store", type_=sa.Integer),
+        node.c.id == sa.bindparam("number", type_=sa.BigInteger),
+    )
+)

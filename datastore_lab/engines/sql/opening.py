@@ -155,9 +155,7 @@ def _refuse_lost_row(connection: sa.Connection, url: str) -> None:
 
 def _create(database: Database) -> int:
     if database.is_sqlite:
-        with database.changing() as connection:
-            metadata.create_all(connection)
-            return _add_store(connection, database.address.lab)
+        return _create_file(database)
     with database.changing() as connection:
         postgresql = connection.dialect.name == "postgresql"
         lock = f"pg_advisory_xact_lock({_LOCK})" if postgresql else "GET_LOCK('lab_store', 15)"
@@ -167,6 +165,16 @@ def _create(database: Database) -> int:
         number = int(row[0]) if row else _add_store(connection, database.address.lab)
     database.leave()  # the lock of MariaDB belongs to the connection
     return number
+
+
+def _create_file(database: Database) -> int:
+    database.makes_file = True
+    try:
+        with database.changing() as connection:
+            metadata.create_all(connection)
+            return _add_store(connection, database.address.lab)
+    finally:
+        database.makes_file = False
 
 
 def _add_store(connection: sa.Connection, name: str) -> int:

@@ -7,6 +7,7 @@ needs the parts that it touches, and no others.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import struct
@@ -17,6 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 import xxhash
 
+from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import part as table
 from datastore_lab.errors import Corrupt
 
@@ -60,22 +62,17 @@ class Block(NamedTuple):
     @property
     def inner(self) -> int:
         """Bytes below one index of the axis that is cut."""
-        return math.prod(self.shape[self.axis + 1 :])
+        return _grid(self.shape, self.part)[1]
 
     @property
     def axis(self) -> int:
         """The axis that is cut: the first, unless a single index of it is too large for a part."""
-        size = 1
-        for axis in reversed(range(1, len(self.shape))):
-            size *= self.shape[axis]
-            if size > self.part:
-                return axis
-        return 0
+        return _grid(self.shape, self.part)[0]
 
     @property
     def step(self) -> int:
         """Indices of the cut axis in a part."""
-        return max(1, self.part // max(1, self.inner))
+        return _grid(self.shape, self.part)[2]
 
     @property
     def across(self) -> int:
@@ -102,6 +99,19 @@ class Block(NamedTuple):
             outer, along = divmod(number, self.across)
             lead: Any = np.unravel_index(outer, self.shape[: self.axis]) if self.axis else ()
             yield number, data[(*lead, slice(along * self.step, (along + 1) * self.step))]
+
+
+@functools.lru_cache(4096)
+def _grid(shape: tuple[int, ...], part: int) -> tuple[int, int, int]:
+    """Give the axis that is cut, the bytes below one index of it, and its indices in a part."""
+    size, cut = 1, 0
+    for axis in reversed(range(1, len(shape))):
+        size *= shape[axis]
+        if size > part:
+            cut = axis
+            break
+    inner = math.prod(shape[cut + 1 :])
+    return cut, inner, max(1, part // max(1, inner))
 
 
 def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -163,7 +173,7 @@ def unpacked(row: Any, size: int) -> bytes:
 
 def stored_bytes(row: Any, size: int) -> bytes:
     """Unpack a part, without checking its sum."""
-    return bytes(row.bytes) if row.codec == RAW else _decompressed(bytes(row.bytes), size)
+    return bytes(row.bytes) if row.codec == RAW else _decompressed(row.bytes, size)
 
 
 def _compressed(raw: bytes) -> bytes:
@@ -179,6 +189,30 @@ def _decompressed(small: bytes, size: int) -> bytes:
         return bytes(pa.decompress(small, decompressed_size=size, codec="zstd", asbytes=True))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Corrupt(f"a part that does not unpack ({error})") from error
+
+
+class _Part(NamedTuple):
+    """One row of the table, as `_ONE` and `_SOME` give it."""
+
+    store: int
+    array: int
+    number: int
+    size: int
+    codec: int
+    sum: int
+    bytes: bytes
+
+
+def _parts(numbers: list[Any]) -> Query:
+    own = (table.c.store == sa.bindparam("store", type_=sa.Integer)) & (
+        table.c.array == sa.bindparam("array", type_=sa.BigInteger)
+    )
+    chosen = table.c.number == numbers[0] if len(numbers) == 1 else table.c.number.in_(numbers)
+    return Query(sa.select(table).where(own & chosen))
+
+
+_NUMBERS = [sa.bindparam(f"number{place}", type_=sa.BigInteger) for place in range(_FETCHED)]
+_ONE, _SOME = _parts(_NUMBERS[:1]), _parts(_NUMBERS)
 
 
 class Reader:
@@ -197,7 +231,11 @@ class Reader:
         if math.prod(shape) > _UNCHECKED:
             self._check_stored(block)
         found = np.empty(shape, np.uint8)
-        self._fill(found, block, axes)
+        if shape == block.shape and block.pieces == 1 and all(axis.step == 1 for axis in axes):
+            for _, raw in self.fetch(block, [0]):  # as most small items are: all of the only part
+                found[...] = np.frombuffer(raw, np.uint8).reshape(shape)
+        else:
+            self._fill(found, block, axes)
         return found
 
     def _fill(self, found: NDArray[np.uint8], block: Block, axes: list[range]) -> None:
@@ -214,15 +252,20 @@ class Reader:
 
     def fetch(self, block: Block, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Read parts by their numbers, a few at a time, each checked against its sum."""
-        own = (table.c.store == self._store) & (table.c.array == block.id)
         for some in _batched(numbers, _FETCHED):
-            chosen = table.c.number == some[0] if len(some) == 1 else table.c.number.in_(some)
             missing = set(some)
-            for row in self._connection.execute(sa.select(table).where(own & chosen)):
+            for row in self._rows(block.id, some):
                 missing.discard(row.number)
                 yield row.number, unpacked(row, block.part_size(row.number))
             if missing:
                 raise Corrupt(f"part {min(missing)} (missing)", key=min(missing))
+
+    def _rows(self, array: int, numbers: list[int]) -> Iterator[_Part]:
+        query = _ONE if len(numbers) == 1 else _SOME
+        padded = numbers if query is _ONE else [*numbers, *numbers[:1] * (_FETCHED - len(numbers))]
+        values = {f"number{place}": number for place, number in enumerate(padded)}
+        rows = query.rows(self._connection, {"store": self._store, "array": array, **values})
+        return map(_Part._make, rows)
 
     def _check_stored(self, block: Block) -> None:
         """Refuse an array that claims more than is there, before memory is set aside for it."""

@@ -19,7 +19,23 @@ ROOT = 1
 
 metadata = sa.MetaData()
 
-_BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+_NEVER = b"\xff"
+"""No UTF-8, and so no name and no kind."""
+
+
+def as_stored(value: Any) -> bytes:
+    """Give what a column of bytes holds; what is no longer bytes, by damage, passes for nothing written."""
+    return bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else _NEVER
+
+
+class _Bytes(sa.LargeBinary):
+    """Bytes, never made of a number: SQLite may give one after damage, and as many zeros would be made."""
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Callable[[Any], bytes]:
+        return as_stored
+
+
+_BYTES = _Bytes().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 _TEXT = sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 _INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 

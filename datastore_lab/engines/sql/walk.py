@@ -50,7 +50,7 @@ def keys(reading: Reading, prefix: Key) -> Iterator[Key]:
 def below(reading: Reading, row: Any, key: Key, wrong: list[Corrupt]) -> Iterator[tuple[Key, Any]]:
     """Yield a node and all below it, parents first; what is found wrong with listings is added to a list."""
     yield key, row
-    listings = [Listing(reading, row, key)] if row.children or row.tally else []
+    listings = [Listing(reading, row, key)] if has_children(row) else []
     while listings:
         listing = listings[-1]
         child = next(listing, None)
@@ -60,8 +60,13 @@ def below(reading: Reading, row: Any, key: Key, wrong: list[Corrupt]) -> Iterato
             continue
         path = (*listing.key, child.name.decode("utf-8", "replace"))
         yield path, child
-        if child.children or child.tally:
+        if has_children(child):
             listings.append(Listing(reading, child, path))
+
+
+def has_children(row: Any) -> bool:
+    """Whether there are or were nodes below; also where damage left something else than numbers."""
+    return bool((row.children, row.tally) != (0, 0))
 
 
 class _Child:
@@ -120,7 +125,7 @@ class Listing(Iterator[Any]):
     def _note(self, lookup: Lookup, row: Any) -> None:
         self._last = row.position
         self._count += 1
-        self._tally += row.hash
+        self._tally += row.hash if type(row.hash) is int else 0
         if not lookup.is_in_place(row):
             self.wrong = lookup.misplaced((*self.key, bytes(row.name).decode("utf-8", "replace")))
 
