@@ -430,3 +430,54 @@ def test_a_damaged_root_is_corrupt(path):
     for mode in ("r", "a"):
         with pytest.raises(Corrupt, match=path.name):
             HDF5Engine(path, mode)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_children_of_a_large_group_come_once_each_and_page_by_page(path, tracked):
+    with h5py.File(path, "w", track_order=tracked) as file:
+        for number in reversed(range(1000)):
+            file.create_group(f"{number:03}", track_order=tracked)
+    engine = HDF5Engine(path)
+    names = [f"{number:03}" for number in range(1000)]
+    expected = names[::-1] if tracked else names
+    children = engine.children()
+    first = [next(children) for _ in range(200)]
+    assert first == expected[:200]
+    engine.delete((expected[300],))
+    engine.delete((expected[100],))
+    assert [*first, *children] == [name for name in expected if name != expected[300]]
+    engine.close()
+
+
+def test_a_small_record_is_read_at_one_commit(path, engine):
+    engine.write(("small",), record(1, unit="V"))
+    engine.write(("large",), Record("array", {"data": np.zeros(200_000)}, {}, {}))
+    reader = HDF5Engine(path, "r")
+    assert repr(reader.read_small(("small",))) == repr(
+        Record("array", {"data": np.full(4, 1)}, {"unit": "V"}, {"data": ("data_0",)})
+    )
+    engine.write(("small",), record(2))
+    found = reader.read_small(("small",))
+    assert (found.meta, found.arrays["data"].tolist()) == ({}, [2, 2, 2, 2])
+    found.arrays["data"][:] = 7
+    assert reader.read_small(("small",)).arrays["data"].tolist() == [2, 2, 2, 2]
+    assert reader.read_small(("large",)) is None
+    with pytest.raises(NotFound):
+        reader.read_small(("none",))
+    reader.close()
+
+
+def test_a_file_that_is_removed_during_a_transaction_is_missed_at_its_end(path):
+    engine = HDF5Engine(path)
+    engine.write(("before",), record())
+
+    def write_and_remove():
+        with engine.transaction():
+            engine.write(("a",), record())
+            path.rename(path.with_suffix(".moved"))
+            engine.write(("b",), record())
+
+    with pytest.raises(EngineError, match="was removed or replaced"):
+        write_and_remove()
+    assert list(engine.keys()) == [("before",)]
+    engine.close()

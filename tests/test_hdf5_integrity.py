@@ -351,6 +351,28 @@ def test_items_beside_a_damaged_one_can_be_changed(path):
     engine.close()
 
 
+def test_what_lies_below_a_damaged_group_is_not_left_out_silently(path):
+    engine = HDF5Engine(path)
+    with engine.transaction():
+        for name in ["a", *map(str, range(20))]:
+            engine.write(("group", name), Record("array", {"data": np.arange(3)}, {}, {}))
+        engine.write(("other",), Record("array", {"data": np.arange(3)}, {}, {}))
+    engine.close()
+    with h5py.File(path) as file:
+        address = h5py.h5o.get_info(file["group"].id).addr
+    flip_at(path, address + 20)
+    engine = HDF5Engine(path, "r")
+    listed = []
+    with pytest.raises(Corrupt, match="what is below 'group'"):
+        listed.extend(engine.keys())
+    with pytest.raises(Corrupt, match="group"):
+        list(engine.children(("group",)))
+    found = engine.keys()
+    assert {next(found), next(found)} == {("group",), ("other",)}
+    assert {problem.key for problem in engine.verify()} == {("group",)}
+    engine.close()
+
+
 def test_a_store_is_the_same_after_compacting(path):
     fill(path)
     engine = HDF5Engine(path)
