@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, ClassVar
 from datastore_lab import media
 from datastore_lab.engines.parquet_file.foreign import ForeignFile
 from datastore_lab.engines.parquet_file.seal import seal
-from datastore_lab.engines.parquet_file.sealed import SealedFile, is_ours
+from datastore_lab.engines.parquet_file.sealed import MAGIC, SealedFile, is_ours
 from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import Stat, Traits
-from datastore_lab.streams.engine import StreamFile, StreamsEngine
+from datastore_lab.streams import disk
+from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc.read import IpcFile, Unfinished
 from datastore_lab.streams.ipc.write import IpcAppender
 from datastore_lab.streams.names import NotOurs
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from datastore_lab.keys import Key
+    from datastore_lab.streams.protocols import StreamFile
 
 SPOOL = "-spool"
+_GLIMPSE = 8192
 
 
 class ParquetFileEngine(StreamsEngine):
@@ -87,6 +90,11 @@ class ParquetFileEngine(StreamsEngine):
                 raise
             return _Spool(path + SPOOL)  # it is dropped only when the sealed file is durable
 
+    def _glimpse(self, key: Key, path: str) -> bool:
+        start, end = disk.ends(path, 4, _GLIMPSE)
+        whole = start == MAGIC == end[-4:]
+        return whole and b"lab_key\x18" in end and b"%s\0" % media.to_json(list(key)).encode() in end
+
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> IpcAppender:
         return _ParquetAppender(path, key, spec, release, durable=self._durable)
 
@@ -94,10 +102,11 @@ class ParquetFileEngine(StreamsEngine):
         if not os.path.isfile(path + SPOOL):  # noqa: PTH113
             return
         file = self._look(path)
-        if isinstance(file, IpcFile):
-            seal(file, path)
-        self._files.pop(path, None)
-        os.unlink(path + SPOOL)  # noqa: PTH108
+        with contextlib.suppress(OSError):  # (a full disk: until there is room the spool is read as it is)
+            if isinstance(file, IpcFile):
+                seal(file, path)
+            self._files.pop(path, None)
+            os.unlink(path + SPOOL)  # noqa: PTH108
 
     def _open_anyhow(self, path: str) -> StreamFile:
         return SealedFile(path, trusting=True)
@@ -134,8 +143,10 @@ class _ParquetAppender(IpcAppender):
         super().__init__(path + SPOOL, key, spec, release, durable=durable)
 
     def _end(self, meta: Mapping[str, Any]) -> None:
-        super()._end(meta)
-        seal(IpcFile(self._path), self._sealed, durable=self._durable)
-        os.unlink(self._path)  # noqa: PTH108
+        if self._handle >= 0:
+            super()._end(meta)
+        if os.path.lexists(self._path):
+            seal(IpcFile(self._path), self._sealed, durable=self._durable)
+            os.unlink(self._path)  # noqa: PTH108
         if self._durable:
             media.sync_folder(os.path.dirname(self._path))  # noqa: PTH120
