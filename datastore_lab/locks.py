@@ -41,7 +41,11 @@ class FileLock:
         self.path = Path(path)
         self._handle: int | None = None
         self._handle = _acquire(self.path, what, time.monotonic() + timeout)
-        _write_note(self._handle)
+        try:
+            _write_note(self._handle)
+        except BaseException:
+            self.release()
+            raise
 
     @property
     def held(self) -> bool:

@@ -106,7 +106,8 @@ def test_a_seal_that_fails_loses_nothing(tmp_path, monkeypatch, at):
         patch.setattr(*place, fails)
         with pytest.raises((EngineError, OSError), match="No space"):
             appender.close({"note": 1})
-    engine.close()
+        with pytest.raises((EngineError, OSError), match="No space"):
+            engine.close()
     assert (tmp_path / "run.s.parquet-spool").exists()
     reader = ParquetFileEngine(tmp_path / "run.parquet", "r")
     assert np.array_equal(reader.read(("s",), "x"), arrays["x"])
@@ -116,6 +117,24 @@ def test_a_seal_that_fails_loses_nothing(tmp_path, monkeypatch, at):
     assert np.array_equal(again.read(("s",), "x"), arrays["x"])
     again.close()
     assert [path.name for path in tmp_path.iterdir()] == ["run.s.parquet"]
+
+
+def test_a_seal_that_failed_is_done_by_the_next_close(tmp_path, monkeypatch):
+    engine, appender = store(tmp_path / "run.parquet", {"x": np.arange(1000)})
+    with monkeypatch.context() as patch:
+        patch.setattr(seal_module.os, "replace", refuse)
+        with pytest.raises(EngineError, match="No space"):
+            appender.close({"note": 1})
+    appender.close({})
+    engine.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.s.parquet"]
+    reader = ParquetFileEngine(tmp_path / "run.parquet", "r")
+    assert np.array_equal(reader.read(("s",), "x"), np.arange(1000))
+    assert reader.stat(("s",)).meta == {"note": 1}
+
+
+def refuse(*_arguments, **_options):
+    raise OSError(28, "No space left on device")
 
 
 def test_a_sealed_file_that_is_torn_does_not_hide_the_spool(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ from datastore_lab.errors import (
     NotFound,
     NotStorable,
 )
+from datastore_lab.streams import disk
 
 KEY = ("p1", "reach")
 
@@ -371,3 +373,53 @@ def written():
         pytest.skip("counts the bytes in /proc")
     with Path("/proc/self/io").open() as file:
         return next(int(line.split()[1]) for line in file if line.startswith("wchar"))
+
+
+def test_a_task_that_was_hardly_begun_is_begun_anew(tmp_path, monkeypatch):
+    def stopped(*_arguments):
+        shutil.copytree(tmp_path / "data", tmp_path / "left")
+        raise KeyboardInterrupt
+
+    engine = TrialsEngine(tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "create", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            engine.task(("p", "t"))
+    assert list((tmp_path / "data" / "p" / "t").iterdir()) == []
+    assert (tmp_path / "left" / "p" / "t" / "trials.csv.json").exists()
+    again = TrialsEngine(tmp_path / "left")
+    assert list(again.keys()) == []
+    assert again.task(("p", "t")).write({"a": 1}, {"emg": np.arange(3)}) == 0
+    assert list(again.keys()) == [("p", "t"), ("p", "t", "emg", "0")]
+    again.close()
+
+
+@pytest.mark.parametrize("at", ["replace", "fsync"])
+def test_a_refused_trial_leaves_no_trace_and_the_next_one_follows(tmp_path, monkeypatch, at):
+    """Each call of a kind is refused once, from the first to the last that a trial makes."""
+    engine, number, refused = TrialsEngine(tmp_path / "data"), 0, 1
+    task, real = engine.task(("p", "t")), getattr(os, at)
+    task.write({"a": 0}, {"emg": np.arange(3)})
+    while True:
+        calls = itertools.count()
+
+        def once(*arguments, calls=calls, stop=refused - 1, **options):
+            if next(calls) == stop:
+                raise OSError(28, "No space left on device")
+            return real(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, at, once)
+            try:
+                number = task.write({f"n{refused}": refused}, {"emg": np.arange(3)})
+            except EngineError:
+                assert len(task) == len(engine.read(("p", "t"), "a")) == refused
+                number = task.write({f"n{refused}": refused}, {"emg": np.arange(3)})
+                refused += 1
+            else:
+                break
+        assert number == refused - 1
+        assert list(engine.verify()) == []
+        assert list(engine.children(("p", "t", "emg"))) == [str(one) for one in range(refused)]
+    assert refused > 3
+    engine.close()

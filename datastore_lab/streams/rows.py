@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from abc import ABC, abstractmethod
@@ -11,20 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from datastore_lab import dtypes, media
-from datastore_lab.errors import EngineError, NotStorable
+from datastore_lab.errors import Corrupt, EngineError, NotStorable
 from datastore_lab.keys import Key, show
 from datastore_lab.records import Stat, check_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
 Rows = Mapping[str, "NDArray[Any]"]
 
 
 class StreamAppender(ABC):
-    """Rows wait until a few MB are together or a flush is asked for; then the format writes them.
+    """Rows wait until a few MB are together; they are written when more are, or a flush is asked for.
 
-    A failed write ends the stream with everything that was flushed before.
+    What was taken is kept in memory until it is on the disk for certain: a refused call is tried again by
+    the next `flush` or `close`, with the same bytes at the same places, so that no row comes twice. Rows of
+    a flush that failed are not visible before one has succeeded.
 
     Parameters
     ----------
@@ -35,9 +39,15 @@ class StreamAppender(ABC):
         What the stream was declared to hold.
     release : callable
         Called when the stream ends, in whatever way.
+
+    Attributes
+    ----------
+    unsettled : set of StreamAppender
+        Where it stands while the disk shows rows whose flush failed, because undoing that failed, too.
     """
 
     piece_bytes: ClassVar[int] = 4_000_000
+    commit_bytes: ClassVar[int] = 16_000_000
 
     def __init__(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> None:
         self.key, self.spec = key, spec
@@ -45,35 +55,81 @@ class StreamAppender(ABC):
         self._types = {name: dtypes.parse(info.dtype) for name, info in spec.arrays.items()}
         self._waiting: list[Rows] = []
         self._bytes = 0
+        self._held: list[Buffer] = []
+        self._held_bytes = 0
+        self._last: Mapping[str, Any] | None = None
         self._lock = threading.RLock()
+        self._ahead = False
+        self.unsettled: set[StreamAppender] = set()
         self.closed = False
 
     def extend(self, block: Rows) -> None:
         with self._lock:
-            if self.closed:
+            if self.closed or self._last is not None:
                 raise EngineError(f"the stream {show(self.key)!r} is closed", key=self.key)
-            check_rows(self.key, block, self.spec.arrays)
-            own = {name: dtypes.fit(rows, self._types[name], name) for name, rows in block.items()}
-            for name, rows in own.items():
-                check_text(name, rows)
-            self._waiting.append({name: own[name] for name in self._types})
-            self._bytes += sum(rows.nbytes for rows in own.values())
+            rows = self._fitting(block)
+            if self._held_bytes >= self.commit_bytes:
+                self._guarded(self._sync)  # before they are taken: an error says that they were not
+            self._waiting.append(rows)
+            self._bytes += sum(array.nbytes for array in rows.values())
             if self._bytes >= self.piece_bytes:
-                self._guarded(self._put_waiting)
+                self._put_waiting()
+
+    def _fitting(self, block: Rows) -> Rows:
+        check_rows(self.key, block, self.spec.arrays)
+        own = {name: dtypes.fit(rows, self._types[name], name) for name, rows in block.items()}
+        for name, rows in own.items():
+            check_text(name, rows)
+        return {name: own[name] for name in self._types}
 
     def flush(self) -> None:
         with self._lock:
-            if not self.closed:
-                self._guarded(self._put_waiting, self._sync)
+            if self.closed:
+                return
+            if self._last is not None:
+                self._finish(self._last)
+                return
+            self._put_waiting()
+            self._guarded(self._sync)
 
     def close(self, meta: Mapping[str, Any]) -> None:
         media.check_json(meta)
         with self._lock:
             if self.closed:
                 return
-            self._guarded(self._put_waiting, lambda: self._end(meta))
+            self._put_waiting()
+            if self._last is None:  # (whoever tries again means the same end)
+                self._last = dict(meta)
+            self._finish(self._last)
+
+    def _finish(self, meta: Mapping[str, Any]) -> None:
+        self._guarded(lambda: self._end(meta))
+        self.closed = True
+        self._release()
+
+    def abandon(self) -> None:
+        """End the stream with what was flushed, and drop the rest."""
+        with self._lock:
+            if self.closed:
+                return
             self.closed = True
-            self._release()
+            self._waiting.clear()
+            self._let_out()
+            self.unsettled.discard(self)
+            try:
+                self._let_go()
+            finally:
+                self._release()
+
+    def settle(self) -> None:
+        """Try to hide rows of a failed flush that the disk still shows."""
+        with self._lock:
+            if self._ahead and not self.closed:
+                with contextlib.suppress(OSError):  # (it is tried again, and said by the next flush)
+                    self._undo()
+                    self._ahead = False
+            if not self._ahead or self.closed:
+                self.unsettled.discard(self)
 
     def _put_waiting(self) -> None:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
@@ -83,36 +139,49 @@ class StreamAppender(ABC):
         for piece in _pieces(joined, self.piece_bytes):
             self._put(piece)
 
-    def _guarded(self, *steps: Callable[[], None]) -> None:
+    def _hold(self, raw: Buffer) -> None:
+        """Keep bytes until they are on the disk for certain."""
+        self._held.append(raw)
+        self._held_bytes += memoryview(raw).nbytes
+
+    def _let_out(self) -> None:
+        self._held, self._held_bytes = [], 0
+
+    def _guarded(self, step: Callable[[], None]) -> None:
         try:
-            for step in steps:
-                step()
+            step()
         except OSError as error:
-            self.closed = True
-            self._waiting.clear()
-            self._abandon()
-            self._release()
+            self.unsettled.add(self)
+            self.settle()
+            if isinstance(error, Corrupt):
+                raise
             raise EngineError(
-                f"{self._path!r} can't be written any further: {error}; what was flushed before stays "
-                "readable",
+                f"{self._path!r} can't be written now: {error}; what was flushed before stays readable, and "
+                "the rows since then are kept in memory: flush again when the disk takes them",
                 key=self._path,
             ) from error
+        self._ahead = False
+        self.unsettled.discard(self)
 
     @abstractmethod
     def _put(self, rows: Rows) -> None:
-        """Write rows; they need not be durable yet."""
+        """Bring rows into the form of the file, and hold them."""
 
     @abstractmethod
     def _sync(self) -> None:
-        """Make all rows that were put durable, and visible."""
+        """Write all that is held, make it durable, and only then visible; may be tried again."""
 
     @abstractmethod
     def _end(self, meta: Mapping[str, Any]) -> None:
-        """Sync, say the last attributes, and let go of the files."""
+        """Sync, say the last attributes, and let go of the files; may be tried again."""
 
     @abstractmethod
-    def _abandon(self) -> None:
-        """Let go of the files after a failure."""
+    def _undo(self) -> None:
+        """Hide what a failed `_sync` has made visible."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Let go of the files as they are."""
 
 
 def check_text(name: str, rows: NDArray[Any]) -> None:

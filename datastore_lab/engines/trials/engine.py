@@ -9,16 +9,18 @@ wrote. A task is a record whose arrays are the columns; the array of a trial is 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab import media
 from datastore_lab.engines.trials import hdf5
 from datastore_lab.engines.trials.npy import NpyFile
-from datastore_lab.engines.trials.task import SUMS, TABLE, TaskAppender, sums_of
+from datastore_lab.engines.trials.task import SUMS, TABLE, TaskAppender, make_folder, sums_of
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, NotFound, ReadOnly
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import Stat, Traits
+from datastore_lab.streams import disk
 from datastore_lab.streams.engine import StreamFile, StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
 from datastore_lab.streams.names import LOCK, NotOurs
@@ -106,7 +108,8 @@ class TrialsEngine(StreamsEngine):
             self._make_folder(path)
             lock = self._claim(path, key)
             try:
-                appender = TaskAppender(path, key, lambda: self._ended(key, lock), durable=self._durable)
+                ended = partial(self._ended, key, lock)
+                appender = TaskAppender(path, key, ended, durable=self._durable, unsettled=self._unsettled)
             except BaseException:
                 lock.release()
                 raise
@@ -126,7 +129,7 @@ class TrialsEngine(StreamsEngine):
         if mode == "w" and filled:
             self._remove_all()
         if mode in {"a", "w", "x"}:
-            self._path.mkdir(exist_ok=True)
+            self._make(self._path)
         if self._writable and not os.access(self._path, os.W_OK):
             raise ReadOnly(f"{str(self._path)!r} can't be written", key=self.url)
 
@@ -140,14 +143,16 @@ class TrialsEngine(StreamsEngine):
         folder = Path(path).parent
         missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
         for place in reversed(missing):
-            place.mkdir()
-            if self._durable:
-                media.sync_folder(place.parent)
+            self._make(place)
         for place in (folder, *folder.parents):
             if place == self._path:
                 return
             if place.is_symlink() or not place.is_dir():
                 raise EngineError(f"{str(place)!r} is no folder of this experiment", key=str(place))
+
+    def _make(self, place: Path) -> None:
+        with disk.typed(str(place), "can't be made"):
+            make_folder(place, durable=self._durable)
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
         self._make_folder(path)

@@ -18,6 +18,9 @@ NEXT = b"\xff\xff\xff\xff"
 END = NEXT + bytes(4)
 SCHEMA, BATCH = 1, 3
 NUMBER, SUM, SUMS, TAIL, META = "lab_batch", "lab_sum", "lab_sums", "lab_tail", "lab_meta"
+MARK = 16
+"""Bytes of a mark."""
+
 LONGEST = 1 << 24
 """Most bytes of a message's metadata."""
 
@@ -164,6 +167,27 @@ def value(raw: bytes | memoryview, head: Head, name: str) -> bytes | None:
 def mark(at: int) -> bytes:
     """Give what follows the last batch of a flush: an end for others, and a proof that it was durable."""
     return END + xxhash.xxh3_64_digest(b"lab_flush %d" % at)
+
+
+def premark(at: int) -> bytes:
+    """Give what stands in the place of a mark while that at `at`, which still holds, is written over."""
+    return struct.pack("<Q", at) + xxhash.xxh3_64_digest(b"lab_before %d" % at)
+
+
+def marked(tail: bytes, size: int) -> int | None:
+    """Say how far all was acknowledged, by the last bytes of a file; None if they don't tell."""
+    if len(tail) != MARK:
+        return None
+    before = int.from_bytes(tail[:8], "little")
+    return size - MARK if tail == mark(size - MARK) else before if tail == premark(before) else None
+
+
+def marks(raw: bytes, start: int) -> list[int]:
+    """Find marks in bytes that begin at the place `start` of a file, a multiple of 8; give their places."""
+    words = np.frombuffer(raw, "<u8", len(raw) // 8)
+    ends = np.flatnonzero(words == int.from_bytes(END, "little"))
+    places = [8 * int(index) for index in ends]
+    return [start + at for at in places if raw[at : at + MARK] == mark(start + at)]
 
 
 def later(raw: bytes, start: int) -> list[int]:

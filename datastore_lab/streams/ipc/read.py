@@ -78,10 +78,10 @@ class IpcFile:
     def _follow(self, size: int) -> None:
         if not self._number:
             self._begin(size)
-        tail = disk.read(self.path, max(0, size - 16), size)
+        tail, first = disk.read(self.path, max(0, size - 16), size), self._first()
         while self._closing is None and self._take(self._at, size):
-            pass
-        if self._closing is not None:
+            first = self._first()  # (before the batch is looked for: it may be put over the mark meanwhile)
+        if self._closing is not None or _marked(first, self._at):
             return
         if self._torn_apart(size, tail):
             raise Corrupt(
@@ -89,6 +89,9 @@ class IpcFile:
                 f"The {self._starts[-1]} rows before it can be had with repair(accept=True)",
                 key=self.path,
             )
+
+    def _first(self) -> bytes:
+        return disk.read(self.path, self._at, self._at + head.MARK)
 
     def _begin(self, size: int) -> None:
         start = disk.read(self.path, 0, 8)
@@ -144,15 +147,16 @@ class IpcFile:
         """Tell damage from an end that the writer had no time to finish."""
         if tail.endswith(head.MAGIC[:6]) and size > 64:
             return True
-        if tail == head.mark(size - 16):  # everything before it was acknowledged
-            return self._at != size - 16
-        return self._goes_on(size)
+        acknowledged = head.marked(tail, size)
+        return self._goes_on(size) if acknowledged is None else self._at < acknowledged
 
     def _goes_on(self, size: int) -> bool:
-        """Whether a whole batch with a later number follows somewhere."""
+        """Whether a mark, or a whole batch with a later number, follows somewhere."""
         step, start = 1 << 24, self._at + (-self._at) % 8
         for low in range(start, size, step):
             raw = disk.read(self.path, low, min(size, low + step + head.LONGEST // 16))
+            if head.marks(raw, low):
+                return True
             for at in head.later(raw, 0):
                 found = head.parse(memoryview(raw)[at:])
                 if found is None or head.NUMBER not in found.extra or head.SUM not in found.extra:
@@ -262,6 +266,11 @@ class IpcFile:
         length = int(self._closing[head.TAIL][:16], 16)
         whole = os.path.getsize(self.path) >= self._at + length  # noqa: PTH202
         return None if whole else "its writer was stopped while the index was written"
+
+
+def _marked(first: bytes, at: int) -> bool:
+    """Whether a mark lies at a place, or its proof does, a batch having been put over it only in part."""
+    return first[8:] == head.mark(at)[8:]
 
 
 def _signed(raw: bytes | memoryview, before: bytes, found: head.Head, number: int) -> bool:

@@ -31,25 +31,24 @@ class _Sink(io.RawIOBase):
     """Gathers what Arrow writes, so that the sums can be put in before it goes to disk."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._raw, self._taken = bytearray(), 0
 
     def writable(self) -> bool:
         return True
 
     def tell(self) -> int:
-        return self._size
+        return self._taken + len(self._raw)
 
     def write(self, data: Any) -> int:
-        part = bytes(data)
-        self._parts.append(part)
-        self._size += len(part)
-        return len(part)
+        view = memoryview(data).cast("B")
+        self._raw += view
+        return len(view)
 
     def take(self) -> bytearray:
         """Give what was written since, and forget it."""
-        parts, self._parts = self._parts, []
-        return bytearray().join(parts)
+        raw, self._raw = self._raw, bytearray()
+        self._taken += len(raw)
+        return raw
 
 
 class IpcAppender(StreamAppender):
@@ -73,24 +72,41 @@ class IpcAppender(StreamAppender):
         self._durable = durable
         self.schema = schema(key, spec)
         self._number = self._at = 0
+        self._footer: bytearray | None = None
         self._sink = _Sink()
         self._writer = pa.ipc.new_file(pa.PythonFile(self._sink, mode="w"), self.schema)
         self._handle = disk.create(path)
         try:
-            self._put({})  # the schema is written with the first batch only
-            self._sync()
-            if durable:
-                media.sync_folder(os.path.dirname(path))  # noqa: PTH120
+            self._begin()
         except BaseException:
             os.close(self._handle)
-            os.unlink(path)  # noqa: PTH108
+            with contextlib.suppress(OSError):  # (a beginning without rows is no stream for anybody)
+                os.unlink(path)  # noqa: PTH108
             raise
+
+    def _begin(self) -> None:
+        """Write the schema, which Arrow does with the first batch only, and mark it when it is durable."""
+        self._put({})
+        with disk.typed(self._path, "can't be begun"):
+            raw = self._held[0]
+            end = disk.write_at(self._handle, raw, 0)
+            self._wait()
+            disk.write_at(self._handle, head.mark(end), end)
+            self._wait()
+            if self._durable:
+                media.sync_folder(os.path.dirname(self._path))  # noqa: PTH120
+        self._at = end
+        self._let_out()
+
+    def _wait(self) -> None:
+        if self._durable:
+            os.fsync(self._handle)
 
     def _put(self, rows: Rows) -> None:
         self._write_batch(rows, {})
         raw = self._sink.take()
         self._sign(raw)
-        self._at = disk.write_at(self._handle, raw, self._at)
+        self._hold(raw)
         self._number += 1
 
     def _write_batch(self, rows: Rows, extra: Mapping[str, str]) -> None:
@@ -122,34 +138,58 @@ class IpcAppender(StreamAppender):
         return end
 
     def _sync(self) -> None:
-        """Sync, and only then say so in the file: what lies before a mark is acknowledged."""
-        if self._durable:
-            os.fsync(self._handle)
+        """Write all but the first bytes behind the last mark; when they are durable put these over it.
+
+        So there is at every moment a mark, or what stands for one, behind everything that was acknowledged:
+        what is damaged before it is never taken for an end that was not finished.
+        """
+        disk.check_there(self._handle, self._path)
+        if not self._held:
+            return
+        raw = memoryview(self._held[0])
+        end = self._at + head.MARK
+        for part in (raw[head.MARK :], *self._held[1:]):
+            end = disk.write_at(self._handle, part, end)
+        disk.write_at(self._handle, head.premark(self._at), end)
+        self._wait()
+        self._ahead = True
+        disk.write_at(self._handle, raw[: head.MARK], self._at)
+        disk.write_at(self._handle, head.mark(end), end)
+        self._wait()
+        self._ahead, self._at = False, end
+        self._let_out()
+
+    def _undo(self) -> None:
         disk.write_at(self._handle, head.mark(self._at), self._at)
 
     def _end(self, meta: Mapping[str, Any]) -> None:
+        if self._footer is None:
+            self._footer = self._last_batch(meta)
+        self._sync()
+        disk.write_at(self._handle, self._footer, self._at)
+        self._wait()
+        self._release_file()
+
+    def _last_batch(self, meta: Mapping[str, Any]) -> bytearray:
+        """Hold the batch that ends the stream; gives what lies behind it, the index for other programs."""
         self._write_batch({}, {head.META: media.to_json(meta), head.TAIL: "0" * 32})
         self._writer.close()
         raw = self._sink.take()
-        self._sign(raw)
-        if self._durable:
-            os.fsync(self._handle)
-        disk.write_at(self._handle, raw, self._at)
-        if self._durable:
-            os.fsync(self._handle)
-        self._release_file()
+        end = self._sign(raw)
+        self._hold(raw[:end])
+        return raw[end:]
 
     def _release_file(self) -> None:
         handle, self._handle = self._handle, -1
         os.close(handle)
 
-    def _abandon(self) -> None:
-        """End the file as it is: without a footer everything before the failure stays readable."""
+    def _let_go(self) -> None:
+        """End the file as it is: without a footer everything that was flushed stays readable."""
         if self._handle < 0:
             return
-        with contextlib.suppress(OSError):  # (the disk that failed may fail again: a torn end is recovered)
-            os.ftruncate(self._handle, self._at)
-            disk.write_at(self._handle, head.mark(self._at), self._at)
+        with contextlib.suppress(OSError):  # (what follows the mark is not looked at anyway)
+            self._undo()
+            os.ftruncate(self._handle, self._at + head.MARK)
         self._release_file()
 
 

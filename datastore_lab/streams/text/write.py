@@ -13,6 +13,7 @@ import xxhash
 from datastore_lab.integrity import BLOCK
 from datastore_lab.streams import disk
 from datastore_lab.streams.columns import text
+from datastore_lab.streams.names import MEND
 from datastore_lab.streams.rows import Rows, StreamAppender
 from datastore_lab.streams.text import cells
 from datastore_lab.streams.text.sidecar import SIDECAR, Sidecar, check_columns, quoted, save
@@ -50,34 +51,61 @@ class TextAppender(StreamAppender):
         super().__init__(path, key, spec, release)
         header = ",".join(map(quoted, check_columns(spec))).encode() + b"\n"
         self._durable = durable
-        self._rows = self._at = self._acknowledged = 0
+        self._rows = self._at = 0
         self._pieces = [(0, len(header))]
         self._sums: list[int] = []
         self._state = xxhash.xxh3_64()
         self._meta: dict[str, Any] = dict(spec.meta)
-        if after is not None:
+        if after is None:
+            self._create(header)
+        else:
             self._go_on(after)
-            return
-        self._handle = disk.create(path)
+
+    def _create(self, header: bytes) -> None:
+        """Begin with a sidecar of nothing: without one a table would be taken for that of another program."""
+        self._said = self._sidecar(closed=False)
+        self._handle = -1
+        disk.check_free(self._path)
         try:
+            if not self._path.endswith(MEND):  # (there it would count at once)
+                with disk.typed(self._path, "can't be begun"):
+                    save(self._path, self._said, durable=self._durable)
+            self._handle = disk.create(self._path)
             self._write(header)
-            self._sync()
+            with disk.typed(self._path, "can't be begun"):
+                self._sync()
         except BaseException:
-            self._release_file()
-            for name in (path, path + SIDECAR):
-                with contextlib.suppress(FileNotFoundError):
+            if self._handle >= 0:
+                self._release_file()
+            for name in (self._path, self._path + SIDECAR):
+                with contextlib.suppress(OSError):  # (a beginning without rows is no stream for anybody)
                     os.unlink(name)  # noqa: PTH108
             raise
 
     def _go_on(self, after: Sidecar) -> None:
-        self._rows = next(info.shape[0] for info in after.stat.arrays.values())
-        self._at = self._acknowledged = after.size
-        self._pieces = list(after.pieces)
-        self._sums = after.sums[: after.size // BLOCK]
-        last = after.size - after.size % BLOCK
-        self._state.update(disk.read_checked(self._path, last, after.size, after.sums, (0, after.size)))
         self._handle = os.open(self._path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-        os.ftruncate(self._handle, after.size)
+        try:
+            self._back_to(after)
+        except BaseException:
+            self._release_file()
+            raise
+
+    def _back_to(self, said: Sidecar) -> None:
+        """Stand where a sidecar says."""
+        last = said.size - said.size % BLOCK
+        end = disk.read_checked(self._path, last, said.size, said.sums, (0, said.size))
+        self._said = said
+        self._rows = next(info.shape[0] for info in said.stat.arrays.values())
+        self._at = said.size
+        self._pieces, self._sums = list(said.pieces), said.sums[: said.size // BLOCK]
+        self._state = xxhash.xxh3_64(end)
+
+    def forget(self) -> None:
+        """Drop the rows that were not flushed."""
+        with self._lock:
+            self._waiting, self._bytes = [], 0
+            self._let_out()
+            self._back_to(self._said)
 
     @property
     def rows(self) -> int:
@@ -91,7 +119,7 @@ class TextAppender(StreamAppender):
 
     def _write(self, raw: Any) -> None:
         view = memoryview(raw).cast("B")
-        disk.write_at(self._handle, view, self._at)
+        self._hold(view)
         while view:
             part = view[: BLOCK - self._at % BLOCK]
             self._state.update(part)
@@ -124,24 +152,43 @@ class TextAppender(StreamAppender):
             self._pieces.append((self._rows + row, int(starts[row])))
 
     def _sync(self) -> None:
+        disk.check_there(self._handle, self._path)
+        if self._held:
+            self._write_out()
+            self._say(closed=False)
+
+    def _write_out(self) -> None:
+        """Make what is held durable, and nothing behind it: no sidecar counts it yet."""
+        at = self._said.size
+        for raw in self._held:
+            at = disk.write_at(self._handle, raw, at)
+        if os.fstat(self._handle).st_size > at:
+            os.ftruncate(self._handle, at)
         if self._durable:
             os.fsync(self._handle)
-        self._say(closed=False)
 
-    def _say(self, *, closed: bool) -> None:
+    def _sidecar(self, *, closed: bool) -> Sidecar:
         infos = {
             name: info._replace(shape=(self._rows, *info.shape[1:]))
             for name, info in self.spec.arrays.items()
         }
         stat = self.spec._replace(arrays=infos, meta=self._meta)
         last = [self._state.intdigest()] if self._at % BLOCK else []
-        made = Sidecar(self.key, stat, self._at, self._pieces, [*self._sums, *last], closed)
+        return Sidecar(self.key, stat, self._at, list(self._pieces), [*self._sums, *last], closed)
+
+    def _say(self, *, closed: bool) -> None:
+        made = self._sidecar(closed=closed)
+        self._ahead = True
         save(self._path, made, durable=self._durable)
-        self._acknowledged = self._at
+        self._ahead, self._said = False, made
+        self._let_out()
+
+    def _undo(self) -> None:
+        save(self._path, self._said, durable=self._durable)
 
     def _end(self, meta: Mapping[str, Any]) -> None:
-        if self._durable:
-            os.fsync(self._handle)
+        disk.check_there(self._handle, self._path)
+        self._write_out()
         self._meta |= meta
         self._say(closed=True)
         self._release_file()
@@ -150,11 +197,13 @@ class TextAppender(StreamAppender):
         handle, self._handle = self._handle, -1
         os.close(handle)
 
-    def _abandon(self) -> None:
+    def _let_go(self) -> None:
         if self._handle < 0:
             return
         with contextlib.suppress(OSError):  # (readers ignore what was not acknowledged)
-            os.ftruncate(self._handle, self._acknowledged)
+            if self._ahead:
+                self._undo()
+            os.ftruncate(self._handle, self._said.size)
         self._release_file()
 
 
