@@ -5,12 +5,16 @@ Every engine stores them in the way of its medium; what is summed, and how, is t
 - a **block sum** is the 64-bit XXH3 of at most `BLOCK` bytes of an array as it is stored, or of one chunk;
 - a **seal** is the 128-bit XXH3 of a record's kind, its arrays' names, types, shapes and dimensions, and its
   attributes, as canonical JSON. A node that another program made has neither.
+
+A record that grows has a **birth** besides: a random number that it keeps while rows are added, and that
+tells it from another one that was put in its place.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -32,6 +36,7 @@ BLOCK = 1 << 20
 LAYOUT = 1
 """Version of the layout on disk, kept as ``lab_layout`` where a store begins."""
 
+BIRTH = "lab_birth"
 SEAL = "lab_seal"
 SUMS = "lab_sums"
 VERSION = "lab_layout"
@@ -85,6 +90,37 @@ def check_seal(key: Key, stat: Stat, found: object, url: str) -> None:
             "store.repair(key, accept=True) takes it as it is; else restore it from a copy",
             key=key,
         )
+
+
+def birth() -> str:
+    """Give a number to a record that begins to grow, as 16 hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+def fingerprint(stat: Stat, sums: Mapping[str, object], born: object = None) -> str:
+    """Give what `Engine.fingerprint` gives of a record, as 32 hexadecimal digits.
+
+    Parameters
+    ----------
+    stat : Stat
+        Its attributes do not count. Of a record that grows nothing but its birth does.
+    sums : mapping of str to anything with a repr
+        What tells the payload of each array from another: its sums.
+    born : str, optional
+        The `birth` of a record that grows.
+
+    Examples
+    --------
+    >>> from datastore_lab.records import ArrayInfo, Stat
+    >>> one = Stat("array", {"a": ArrayInfo("<f8", (2,), ("x",), 16, None)}, {"unit": "V"})
+    >>> fingerprint(one, {"a": [1]}) == fingerprint(one._replace(meta={}), {"a": [1]})
+    True
+    >>> fingerprint(one, {"a": [1]}) == fingerprint(one, {"a": [2]})
+    False
+    """
+    if isinstance(born, str):
+        return xxhash.xxh3_128_hexdigest(f"{BIRTH} {born}".encode())
+    return xxhash.xxh3_128_hexdigest(f"{seal(stat._replace(meta={}))} {sorted(sums.items())!r}".encode())
 
 
 def check_layout(found: object, url: str) -> None:

@@ -24,7 +24,6 @@ from datastore_lab.keys import show
 from datastore_lab.records import (
     ARRAY_ATTRIBUTES,
     CODEC_STATE,
-    GROUP,
     RESERVED,
     ArrayInfo,
     Record,
@@ -39,14 +38,49 @@ if TYPE_CHECKING:
     from datastore_lab.store import Store
 
 
+class Origin:
+    """The record that a view was made of, and what tells its data from other data put there since.
+
+    Parameters
+    ----------
+    store : Store
+    key : Key
+    fingerprint : str, optional
+        As `Engine.fingerprint` gave it when the view was made, in this process or another; None for now.
+    """
+
+    def __init__(self, store: Store, key: Key, fingerprint: str | None = None) -> None:
+        self.store, self.key = store, key
+        self._revision = store.engine.revision() if fingerprint is None else None
+        self.fingerprint = fingerprint or self._now()
+
+    def is_current(self) -> bool:
+        """Say whether the record holds the same data still; where nothing was committed that costs nothing.
+
+        Ask after reading: then what was read is of the same data too.
+        """
+        revision = self.store.engine.revision()
+        if revision == self._revision:
+            return True
+        if self._now() != self.fingerprint:
+            return False
+        self._revision = revision
+        return True
+
+    def _now(self) -> str:
+        return self.store.engine.fingerprint(self.store.prefix + self.key)
+
+
 class StoredArray(BackendArray):
     """One array of one record, read in parts as xarray asks for them.
 
-    Pickles as the address of the store and the key, so that a Dask worker in another process can read it.
+    Pickles as the address of the store, the key and the fingerprint of the record, so that a Dask worker in
+    another process can read it, and notices when the record is another one by then.
     """
 
-    def __init__(self, store: Store, key: Key, name: str, info: ArrayInfo) -> None:
-        self.store, self.key, self.name = store, key, name
+    def __init__(self, origin: Origin, name: str, info: ArrayInfo) -> None:
+        self.origin, self.name = origin, name
+        self.store, self.key = origin.store, origin.key
         self.shape = info.shape
         self.dtype = dtypes.parse(info.dtype)
 
@@ -55,7 +89,7 @@ class StoredArray(BackendArray):
             return self.store.__reduce__()  # which says why not
         place = (self.store.url, "r", self.store.prefix)  # for reading, as the sender may have it locked
         info = ArrayInfo(dtypes.name(self.dtype), self.shape, (), 0, None)
-        return (_unpickled, (place, self.key, self.name, info))
+        return (_unpickled, (place, self.key, self.origin.fingerprint, self.name, info))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredArray:
         return self  # an address has no parts that could be changed
@@ -67,25 +101,39 @@ class StoredArray(BackendArray):
     def _read(self, selection: tuple[Any, ...]) -> NDArray[Any]:
         plain = tuple(part if isinstance(part, slice) else int(part) for part in selection)
         known = normalise_selection(plain, self.shape)  # a stream may have grown since
-        found = self.store.engine.read(self.store.prefix + self.key, self.name, known)
+        try:
+            found = self.store.engine.read(self.store.prefix + self.key, self.name, known)
+        except (LabError, IndexError):
+            self._check()  # says more where it is the reason
+            raise
+        self._check()
         shape = tuple(
             len(range(*part.indices(size)))
             for part, size in zip(plain, self.shape, strict=True)
             if isinstance(part, slice)
         )
         if found.shape != shape or dtypes.name(found.dtype) != dtypes.name(self.dtype):
-            raise EngineError(
-                f"{self.name!r} in {show(self.key)!r} was replaced by another array since this view was "
-                "made; open it anew with store.lazy()",
-                key=self.key,
-            )
+            raise self._replaced()
         return found
 
+    def _check(self) -> None:
+        if not self.origin.is_current():
+            raise self._replaced()
 
-def _unpickled(place: tuple[str, str, Key], key: Key, name: str, info: ArrayInfo) -> StoredArray:
+    def _replaced(self) -> EngineError:
+        return EngineError(
+            f"{self.name!r} in {show(self.key)!r} was replaced by another array since this view was "
+            "made; open it anew with store.lazy()",
+            key=self.key,
+        )
+
+
+def _unpickled(
+    place: tuple[str, str, Key], key: Key, fingerprint: str, name: str, info: ArrayInfo
+) -> StoredArray:
     from datastore_lab.store.mapping import reopen
 
-    return StoredArray(reopen(*place), key, name, info)
+    return StoredArray(Origin(reopen(*place), key, fingerprint), name, info)
 
 
 class LazyIndex(Index):
@@ -171,9 +219,10 @@ def _real(index: Any) -> Any:
 
 def open_lazy(store: Store, key: Key) -> xarray.Dataset | xarray.DataArray:
     """Open one record; see `Store.lazy`."""
+    origin = Origin(store, key)  # before the description: a change between the two is noticed then
     stat = store.stat(key)
     with _described(key):
-        dataset = _dataset(store, key, stat)
+        dataset = _dataset(origin, stat)
         if (name := _single(stat)) is None:
             return dataset
         array = dataset[name]
@@ -185,11 +234,17 @@ def open_tree(store: Store, key: Key) -> xarray.DataTree:
     """Open everything below a node; see `Store.tree`."""
     nodes = {}
     for below in [key, *store.keys_below(key)]:
-        stat = store.stat(below) if below in store else Stat(GROUP, {}, {})
         path = "/".join(_node_name(part) for part in below[len(key) :])
         with _described(below):
-            nodes[f"/{path}"] = _without_slashes(_dataset(store, below, stat))
+            nodes[f"/{path}"] = _without_slashes(_node_dataset(store, below))
     return xarray.DataTree.from_dict(nodes, name=key[-1] if key else None)
+
+
+def _node_dataset(store: Store, key: Key) -> xarray.Dataset:
+    if key not in store:
+        return xarray.Dataset()
+    origin = Origin(store, key)
+    return _dataset(origin, store.stat(key))
 
 
 @contextlib.contextmanager
@@ -216,7 +271,7 @@ def _node_name(part: str) -> str:
     return text.replace(".", "%2E") if text in {".", ".."} else text
 
 
-def _dataset(store: Store, key: Key, stat: Stat) -> xarray.Dataset:
+def _dataset(origin: Origin, stat: Stat) -> xarray.Dataset:
     attrs = _attributes(stat)
     units = attrs.get("units") if isinstance(attrs.get("units"), Mapping) else {}
     own = stat.meta.get(ARRAY_ATTRIBUTES, {})
@@ -225,7 +280,7 @@ def _dataset(store: Store, key: Key, stat: Stat) -> xarray.Dataset:
     dims = consistent_dims(shapes, {name: info.dims for name, info in stat.arrays.items()})
     for name, info in stat.arrays.items():
         more = {"units": units[name]} if units and units.get(name) is not None else {}
-        data = LazilyIndexedArray(StoredArray(store, key, name, info))
+        data = LazilyIndexedArray(StoredArray(origin, name, info))
         variables[name] = xarray.Variable(dims[name], data, {**more, **own.get(name, {})}, fastpath=True)
     named = _coordinates(stat, variables)
     indexes = {

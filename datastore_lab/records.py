@@ -216,6 +216,17 @@ class Engine(Protocol):
         """Give a number that grows with every commit, so that a view can see that it is stale."""
         ...
 
+    def fingerprint(self, key: Key) -> str:
+        """Give a short text that is another one once other data is at a key; no payload is read for it.
+
+        It covers what a view relies on: kind, names, types, shapes, dimensions and the stored sums of the
+        payload; attributes may change. Of a record that was begun with `append` it is the same from the
+        first row to the last and after `close`, and another one for whatever replaces it. Equal records may
+        differ in it, as some engines number what they write; of what another program made, without sums,
+        it tells no more than the file system does.
+        """
+        ...
+
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         """Read everything at or below `key` and yield what is not as it was written."""
         ...

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from engines import WHOLE
 
 from datastore_lab import open_store
-from datastore_lab.errors import EngineError
+from datastore_lab.errors import EngineError, NotFound
 from datastore_lab.records import ArrayInfo, Record, Stat
+from datastore_lab.store.mapping import Store
 
 
 @pytest.fixture(params=["memory://", "lab.h5", "lab.zarr"])
@@ -189,6 +191,122 @@ def test_a_view_of_an_array_that_was_replaced_by_another_says_so(store, other):
     store["a"] = other
     with pytest.raises(EngineError, match="replaced by another array"):
         view.mean().load()
+
+
+@pytest.fixture(params=["memory", *WHOLE], ids=lambda case: getattr(case, "engine", case))
+def anywhere(request, tmp_path):
+    """A store of every engine that can be changed."""
+    if request.param == "memory":
+        store = open_store("memory://")
+    else:
+        store = Store(request.param.open(tmp_path / request.param.name))
+    with store:
+        yield store
+
+
+def other_process(path, code, *arguments):
+    """Run Python with a store that is open for writing there, if nobody else has it so."""
+    run = f"import sys, pickle, numpy as np; from datastore_lab import open_store; path = sys.argv[1]; {code}"
+    command = [sys.executable, "-c", run, str(path), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_view_notices_a_record_of_the_same_shape(anywhere):
+    anywhere["a"] = xr.Dataset({"x": ("t", np.zeros(5)), "y": ("t", np.zeros(5))})
+    view = anywhere.lazy("a")
+    assert view.x.values.tolist() == [0.0] * 5
+    anywhere["a"] = xr.Dataset({"x": ("t", np.ones(5)), "y": ("t", np.ones(5))})
+    for array in view.y, view.isel(t=2).y:
+        with pytest.raises(EngineError, match="replaced by another array"):
+            array.load()
+    assert anywhere.lazy("a").y.values.tolist() == [1.0] * 5
+
+
+def test_a_view_notices_that_its_record_is_gone_or_another_was_moved_there(anywhere):
+    anywhere["a"], anywhere["b"] = np.zeros(5), np.ones(5)
+    view = anywhere.lazy("a")
+    anywhere.move("a", "c")
+    with pytest.raises(NotFound):
+        view.copy().load()
+    anywhere.move("b", "a")
+    with pytest.raises(EngineError, match="replaced by another array"):
+        view.copy().load()
+    anywhere.delete("a")
+    anywhere.move("c", "a")
+    assert view.values.tolist() == [0.0] * 5
+
+
+def test_a_view_stands_whatever_happens_beside_it(anywhere):
+    anywhere["a"] = np.arange(5.0)
+    view = anywhere.lazy("a")
+    anywhere["b"] = np.zeros(5)
+    anywhere["a/child"] = np.zeros(5)
+    anywhere.update("a", {"note": "seen"})
+    anywhere.delete("b")
+    anywhere.compact()
+    with pytest.raises(ZeroDivisionError), anywhere.transaction():  # noqa: PT012
+        anywhere["a"] = np.zeros(5)
+        raise ZeroDivisionError
+    assert view.values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_view_of_a_stream_stands_until_it_is_replaced(anywhere):
+    appender = stream(anywhere, "run", 3)
+    views = [anywhere.lazy("run") for _ in range(30)]
+    for view in views[:-4]:
+        appender.extend({"time": np.zeros(2, "M8[ns]"), "v": np.zeros((2, 4))})
+        appender.flush()
+        assert view["v"][-1].values.tolist() == [8.0, 9.0, 10.0, 11.0]
+    anywhere.update("run", {"note": "while it runs"})
+    assert views[-4]["v"].values.shape == (3, 4)
+    appender.close({"done": True})
+    assert views[-3]["v"].values.shape == (3, 4)
+    anywhere.compact()
+    assert views[-2]["v"].values.shape == (3, 4)
+    anywhere.delete("run")
+    stream(anywhere, "run", 60).close({})
+    with pytest.raises(EngineError, match="replaced by another array"):
+        views[-1]["v"].load()
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
+def test_a_view_notices_what_another_process_writes(tmp_path, case):
+    path = tmp_path / case.name
+    with open_store(path) as store:
+        store["a"], store["b"] = np.zeros(5), np.zeros(5)
+        stream(store, "run", 3).close({})
+    with open_store(path, mode="r") as store:
+        a, b, run = store.lazy("a"), store.lazy("b"), store.lazy("run")
+        (tmp_path / "views").write_bytes(pickle.dumps([a, b, run]))
+        other_process(path, "s = open_store(path); s['a'] = np.ones(5); s.delete('run'); s.close()")
+        assert b.values.tolist() == [0.0] * 5
+        with pytest.raises(EngineError, match="replaced by another array"):
+            a.load()
+        with pytest.raises(NotFound):
+            run.v.load()
+    with open_store(path) as store:
+        stream(store, "run", 4).close({})
+    read = """
+for view in pickle.load(open(sys.argv[2], 'rb')):
+    try:
+        print(view.load().sizes)
+    except Exception as error:
+        print(type(error).__name__, error)"""
+    said = other_process(path, read, tmp_path / "views").splitlines()
+    assert [line.startswith("EngineError") and "replaced by another" in line for line in said] == [1, 0, 1]
+
+
+def test_reads_ask_for_the_fingerprint_only_after_a_commit(anywhere, monkeypatch):
+    asked = []
+    original = anywhere.engine.fingerprint
+    anywhere["a"] = np.arange(50)
+    view = anywhere.lazy("a")
+    monkeypatch.setattr(anywhere.engine, "fingerprint", lambda key: asked.append(key) or original(key))
+    assert [int(view[i]) for i in range(50)] == list(range(50))
+    assert asked == []
+    anywhere["b"] = 1
+    assert [int(view[i]) for i in range(50)] == list(range(50))
+    assert asked == [("a",)]
 
 
 def test_a_view_can_be_copied(store):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 class _Node:
     """One node: a record or none, attributes, and children in insertion order."""
 
-    __slots__ = ("arrays", "children", "dims", "kind", "meta")
+    __slots__ = ("arrays", "children", "dims", "kind", "meta", "written")
+    _writes = itertools.count()
 
     def __init__(self) -> None:
         self.kind = GROUP
@@ -45,6 +45,7 @@ class _Node:
         self.dims: dict[str, tuple[str, ...]] = {}
         self.meta: dict[str, Any] = {}
         self.children: dict[str, _Node] = {}
+        self.written = next(self._writes)
 
     def names(self) -> set[str]:
         return {*self.arrays, *itertools.chain.from_iterable(self.dims.values())}
@@ -53,6 +54,7 @@ class _Node:
         """Copy the tree; the arrays themselves are never changed in place and may be shared."""
         twin = _Node()
         twin.kind, twin.arrays, twin.dims = self.kind, dict(self.arrays), dict(self.dims)
+        twin.written = self.written
         twin.meta = copy.deepcopy(self.meta)
         twin.children = {name: child.fork() for name, child in self.children.items()}
         return twin
@@ -105,7 +107,6 @@ class MemoryEngine:
         self._root = _Node()
         self._revision = 0
         self._closed = False
-        self._streams: weakref.WeakValueDictionary[Key, MemoryAppender] = weakref.WeakValueDictionary()
 
     @property
     def url(self) -> str:
@@ -148,7 +149,7 @@ class MemoryEngine:
             node = self._make(key)
             node.kind, node.arrays, node.meta = record.kind, arrays, copy.deepcopy(dict(record.meta))
             node.dims = {name: tuple(dims) for name, dims in record.dims.items() if name in arrays}
-            self._streams.pop(key, None)  # its rows have no place any more
+            node.written = next(_Node._writes)
             self._commit()
 
     def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
@@ -198,6 +199,10 @@ class MemoryEngine:
     def revision(self) -> int:
         return self._revision
 
+    def fingerprint(self, key: Key) -> str:
+        with self._lock:
+            return f"{self._node(key).written:032x}"  # counts for the whole process, and rows are no write
+
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         self.stat(key)
         yield from ()  # memory does not rot, and nothing else can reach it
@@ -220,8 +225,7 @@ class MemoryEngine:
             if node is not None and node.kind != GROUP:
                 raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
             self.write(key, Record(spec.kind, arrays, spec.meta, dims))
-            self._streams[key] = appender = MemoryAppender(self, key, self._node(key))
-            return appender
+            return MemoryAppender(self, key, self._node(key))
 
     def close(self) -> None:
         self._closed = True
@@ -274,6 +278,7 @@ class MemoryAppender:
         self._engine, self._key = engine, key
         self._waiting: list[Mapping[str, NDArray[Any]]] = []
         self._buffers = dict(node.arrays)
+        self._written = node.written
         self._length = 0
         self._closed = False
 
@@ -290,7 +295,7 @@ class MemoryAppender:
             if not self._waiting and self._engine._find(self._key) is None:
                 return
             node = self._engine._node(self._key)  # a transaction that was undone has put another one there
-            if self._engine._streams.get(self._key) is not self:
+            if node.written != self._written:  # also when another record was moved to its key
                 raise EngineError(
                     f"{show(self._key)!r} was replaced under the open stream; append to another key",
                     key=self._key,
@@ -305,8 +310,9 @@ class MemoryAppender:
     def close(self, meta: Mapping[str, Any]) -> None:
         if self._closed:
             return
-        self.flush()
-        self._engine.update(self._key, meta)
+        with self._engine._lock:
+            self.flush()
+            self._engine.update(self._key, meta)
         self._closed = True
 
     def _add(self, block: Mapping[str, NDArray[Any]]) -> None:

@@ -26,6 +26,7 @@ from datastore_lab.errors import (
     NotStorable,
     ReadOnly,
 )
+from datastore_lab.integrity import BIRTH, birth, fingerprint
 from datastore_lab.keys import Key, check, show
 from datastore_lab.locks import FileLock
 from datastore_lab.records import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 class StreamFile(Protocol):
     """One stream as it lies on disk."""
 
+    path: str
     key: Key
     trusting: bool
     """Read without comparing sums: what was changed on purpose is taken as it is."""
@@ -211,7 +213,7 @@ class StreamsEngine(ABC):
             file = self._file(key)
             if file is not None:
                 with _typed(key):
-                    return file.stat()
+                    return _shown(file.stat())
             self._check_there(key, there=next(self._listed(key), None) is not None)
             return Stat(GROUP, {}, {})
 
@@ -253,6 +255,17 @@ class StreamsEngine(ABC):
                     newest = max(newest, (found.st_mtime_ns << 40) + found.st_size)
             total += newest
         return total
+
+    def fingerprint(self, key: Key) -> str:
+        with self._lock:
+            file = self._file(key)
+            if file is None:
+                return fingerprint(self.stat(key), {})
+            with _typed(key):
+                found = file.stat()
+                status = os.stat(file.path)  # noqa: PTH116
+        own = {"": (status.st_ino, status.st_size, status.st_mtime_ns)}  # there may be no sums: not our file
+        return fingerprint(found, own, found.meta.get(BIRTH))
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         for found in list(self.keys(key)):
@@ -347,7 +360,8 @@ class StreamsEngine(ABC):
             lock = self._claim(path, key)
             try:
                 self._check_free(path, key)
-                appender = self._begin(path, key, spec, lambda: self._ended(key, lock))
+                born = spec._replace(meta={**spec.meta, BIRTH: birth()})
+                appender = self._begin(path, key, born, lambda: self._ended(key, lock))
             except BaseException:
                 lock.release()
                 raise
@@ -537,3 +551,7 @@ def _still_there(file: StreamFile) -> bool:
         return file.refresh()
     except FileNotFoundError:  # it has been put into another form meanwhile
         return False
+
+
+def _shown(stat: Stat) -> Stat:
+    return stat._replace(meta={name: value for name, value in stat.meta.items() if name != BIRTH})

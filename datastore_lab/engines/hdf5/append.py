@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from h5py import h5d, h5o, h5p, h5s, h5t
 
-from datastore_lab import dtypes, media
+from datastore_lab import dtypes, integrity, media
 from datastore_lab.engines.hdf5 import (
     attrs,
     describe,
@@ -63,7 +63,7 @@ def _put(
     attrs.put(group, names.KIND, spec.kind)
     layout.put_meta(group, spec.meta, empty)
     dims.put_dims(group, named, {name: array.shape for name, array in empty.items()}, growing=True)
-    describe.seal(group, dict.fromkeys(empty))
+    describe.seal(group, dict.fromkeys(empty), birth=integrity.birth())
 
 
 def _create(group: Any, array: NDArray[Any], rate: Any) -> Any:
@@ -183,7 +183,8 @@ class HDF5Appender:
             shape = (array.info.shape[0] + count, *rows.shape[1:])
             infos[name] = array.info._replace(shape=shape)
         dims.grow(node, [info.dims for info in self._like.values()], _longest(infos))
-        seals.put(node, found.stat._replace(arrays=infos), dict.fromkeys(found.arrays))
+        birth = found.seal and found.seal.birth
+        seals.put(node, found.stat._replace(arrays=infos), dict.fromkeys(found.arrays), birth=birth)
         return opened
 
     def _sum(self, name: str, array: Array, data: NDArray[Any]) -> _Open:

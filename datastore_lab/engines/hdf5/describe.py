@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from h5py import h5d
+from h5py import h5d, h5o
 
-from datastore_lab import dtypes
+from datastore_lab import dtypes, integrity
 from datastore_lab.engines.hdf5 import attrs, dims, links, names, seals, sums, types
 from datastore_lab.engines.hdf5.payload import Array
 from datastore_lab.errors import Corrupt, Foreign, NotFound, NotStorable, Untrusted
@@ -169,10 +169,31 @@ def array_attributes(dataset: Any) -> dict[str, Any]:
     return {attrs.unescape(name, hidden): value for name, value in attrs.items(dataset, hidden)}
 
 
-def seal(group: Any, found: Mapping[str, str | None] | None = None) -> None:
-    """Seal a node as it is; sums that its old seal holds stay, unless others are given."""
+def fingerprint(group: Any, key: Key, look: Callable[[], Node]) -> str:
+    """Give what tells the data of a node from other data; see `Engine.fingerprint`.
+
+    Of a record that grows the seal says it, without a closer look: it has to be cheap after every flush.
+    """
+    found = seals.get(group, key)
+    if found is not None and found.birth is not None:
+        return integrity.fingerprint(Stat(GROUP, {}, {}), {}, found.birth)
+    node = look()
+    return integrity.fingerprint(node.stat, {name: _sums(array) for name, array in node.arrays.items()})
+
+
+def _sums(array: Array) -> object:
+    """Give all sums of an array; where another program made it, where it is in the file."""
+    if array.sum is not None:
+        return array.sum
+    blocks = sums.cut(array.info.shape, array.native, array.info.chunks)
+    return sorted(sums.get(array.dataset, range(blocks.total)).items()) or h5o.get_info(array.dataset).addr
+
+
+def seal(group: Any, found: Mapping[str, str | None] | None = None, *, birth: str | None = None) -> None:
+    """Seal a node as it is; what its old seal holds of sums and birth stays, unless others are given."""
     node = describe(group)
+    birth = birth or (node.seal and node.seal.birth)
     held = found if found is not None else node.seal.sums if node.seal is not None else {}
     if held is not None:
         held = {name: held.get(name) for name in node.arrays}
-    seals.put(group, node.stat, held)
+    seals.put(group, node.stat, held, birth=birth)

@@ -193,6 +193,13 @@ class HDF5Engine(Session):
                 with links.pinned(root):
                     parent.unlink(links.link_of(parent, key[-1]))
 
+    def fingerprint(self, key: Key) -> str:
+        """Give a text that is another one once other data is at a key."""
+        return self._look(
+            key,
+            lambda root: describe.fingerprint(_node(root, key), key, lambda: self._describe(root, key)),
+        )
+
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         """Read everything at or below `key` and yield what is not as it was written."""
         nodes = self._look(key, lambda root: list(walk.nodes(_node(root, key), key)))

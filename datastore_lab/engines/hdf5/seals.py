@@ -3,6 +3,7 @@
 ``lab_seal`` is one text of fixed length, so that it lies in the object header, which HDF5 checksums:
 ``{"seal": "<32 digits>", "sums": {"<array>": "<16 digits>" or null, ...}}``. Null stands for an array whose
 sums are kept on the dataset; ``sums`` is left out where it would be too long, and then all are there.
+Of a record that grows there is ``"birth"`` too.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ _RAW = NAME.encode()
 _LONGEST = 16 << 10
 _SHORT = 4
 _SCALAR = h5s.create(h5s.SCALAR)
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Seal(NamedTuple):
-    """What ``lab_seal`` says: the checksum, and the sum of each array that is one block."""
+    """What ``lab_seal`` says: the checksum, the sum of each array that is one block, and a birth."""
 
     digest: str
     sums: Mapping[str, str | None] | None
+    birth: str | None = None
 
 
 def digest(stat: Stat) -> str:
@@ -59,9 +62,16 @@ def check(key: Key, stat: Stat, found: Seal | None, url: str) -> None:
         integrity.check_seal(key, stat, found and found.digest, url)
 
 
-def put(group: Any, stat: Stat, sums: Mapping[str, str | None] | None, *, new: bool = False) -> None:
+def put(
+    group: Any,
+    stat: Stat,
+    sums: Mapping[str, str | None] | None,
+    *,
+    new: bool = False,
+    birth: str | None = None,
+) -> None:
     """Seal a node that is as `stat` says; in place where a seal of this length is there."""
-    put_raw(group, _pack(digest(stat), sums), new=new)
+    put_raw(group, _pack(digest(stat), sums, birth), new=new)
 
 
 def fits(sums: Mapping[str, str | None]) -> bool:
@@ -69,13 +79,14 @@ def fits(sums: Mapping[str, str | None]) -> bool:
     return len(sums) <= _SHORT or len(_text("0" * 32, sums)) <= _LONGEST
 
 
-def _pack(digest: str, sums: Mapping[str, str | None] | None) -> bytes:
-    return _text(digest, sums if sums is not None and fits(sums) else None)
+def _pack(digest: str, sums: Mapping[str, str | None] | None, birth: str | None = None) -> bytes:
+    return _text(digest, sums if sums is not None and fits(sums) else None, birth)
 
 
-def _text(digest: str, sums: Mapping[str, str | None] | None) -> bytes:
+def _text(digest: str, sums: Mapping[str, str | None] | None, birth: str | None = None) -> bytes:
     held: dict[str, Any] = {"seal": digest} if sums is None else {"seal": digest, "sums": dict(sums)}
-    return json.dumps(held, separators=(",", ":")).encode()
+    held |= {} if birth is None else {"birth": birth}
+    return _JSON.encode(held).encode()
 
 
 def put_raw(group: Any, raw: bytes, *, new: bool = False) -> None:
@@ -113,13 +124,13 @@ def get(group: Any, key: Key = ()) -> Seal | None:
 def parse(raw: bytes, key: Key) -> Seal:
     """Read the text of a seal."""
     try:
-        held = json.loads(raw)
-        digest, sums = held["seal"], held.get("sums")
+        held = json.loads(raw.decode())
+        digest, sums, birth = held["seal"], held.get("sums"), held.get("birth")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _broken(key) from error
     if not isinstance(digest, str) or not (sums is None or isinstance(sums, dict)):
         raise _broken(key)
-    return Seal(digest, sums)
+    return Seal(digest, sums, birth if isinstance(birth, str) else None)
 
 
 def _broken(key: Key) -> Corrupt:

@@ -14,6 +14,7 @@ from datastore_lab.engines.parquet.columns import NOTHING, Column, choose, is_te
 from datastore_lab.engines.parquet.doc import DESCRIPTION, Array, Doc, Table, escape, to_bytes, unescape
 from datastore_lab.engines.parquet.read import open_part
 from datastore_lab.errors import AlreadyExists, BadKey
+from datastore_lab.integrity import BIRTH, birth
 from datastore_lab.keys import Key, show
 from datastore_lab.records import GROUP, Record, Stat, check_record, dims_of
 
@@ -77,7 +78,7 @@ class Changes:
             for name, column in columns.items()
         }
         tables = {MAIN: Table((), 0)} if any(array.table for array in docs.values()) else {}
-        self._put(key, Doc(spec.kind, None, dict(spec.meta), docs, tables), {})
+        self._put(key, Doc(spec.kind, None, {BIRTH: birth(), **spec.meta}, docs, tables), {})
 
     def update(self, key: Key, meta: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
         """Merge into the attributes of a node."""

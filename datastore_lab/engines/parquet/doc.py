@@ -100,9 +100,14 @@ class Doc(NamedTuple):
 
     def stat(self) -> Stat:
         """Describe the node, in objects of its own."""
-        return Stat(
-            self.kind, {name: self._info(array) for name, array in self.arrays.items()}, _copy(self.meta)
-        )
+        meta = {name: _copy(value) for name, value in self.meta.items() if name != integrity.BIRTH}
+        return Stat(self.kind, {name: self._info(array) for name, array in self.arrays.items()}, meta)
+
+    def fingerprint(self) -> str:
+        """Give what tells the data of the node from other data; see `Engine.fingerprint`."""
+        tables = {label: [part.sums for part in table.parts] for label, table in self.tables.items()}
+        sums = {name: tables.get(array.table) for name, array in self.arrays.items()}
+        return integrity.fingerprint(self.stat(), sums, self.meta.get(integrity.BIRTH))
 
     def _info(self, array: Array) -> ArrayInfo:
         column, group = array.column, self.tables[array.table].group if array.table else 0

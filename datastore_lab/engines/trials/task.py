@@ -16,6 +16,7 @@ from datastore_lab import dtypes, media
 from datastore_lab.engines.trials import npy
 from datastore_lab.engines.trials.attributes import TEXT, accepts, as_type, column, common
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, LabError, NotStorable
+from datastore_lab.integrity import BIRTH, birth
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import RESERVED, ArrayInfo, Stat
 from datastore_lab.streams.names import MEND
@@ -72,6 +73,7 @@ class TaskAppender:
             self._go_on()
         else:
             self._columns: dict[str, np.dtype[Any]] = {SUMS: TEXT}
+            self._meta: Mapping[str, Any] = {BIRTH: birth()}
             self._table = TextAppender(path, key, self._spec(), lambda: None, durable=durable)
         self._behind = False
 
@@ -86,6 +88,7 @@ class TaskAppender:
         if SUMS not in about.stat.arrays:
             raise AlreadyExists(f"{show(self.key)!r} is a stream, not a task with trials", key=self.key)
         self._columns = {name: dtypes.parse(info.dtype) for name, info in about.stat.arrays.items()}
+        self._meta = about.stat.meta
         self._table = TextAppender(
             self._path, self.key, about.stat, lambda: None, durable=self._durable, after=about
         )
@@ -96,7 +99,7 @@ class TaskAppender:
             name: ArrayInfo(dtypes.name(dtype), (0,), ("trial",), 0, None)
             for name, dtype in self._columns.items()
         }
-        return Stat("stream", infos, {})
+        return Stat("stream", infos, self._meta)
 
     def __len__(self) -> int:
         return self._table.rows

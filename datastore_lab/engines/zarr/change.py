@@ -12,6 +12,7 @@ from datastore_lab.engines.zarr import chunks as chunking
 from datastore_lab.engines.zarr.documents import Documents
 from datastore_lab.engines.zarr.meta import (
     ARRAYS,
+    BIRTH,
     METADATA,
     NAME,
     ArrayDoc,
@@ -86,7 +87,7 @@ class Changes(Documents):
             raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
         plan = plan_stream(key, spec)
         self.tree.check_names(key, plan.names)
-        self._put_record(key, plan)
+        self._put_record(key, plan._replace(meta={BIRTH: integrity.birth(), **plan.meta}))
 
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""

@@ -2,7 +2,8 @@
 
 Groups carry the record's attributes as they are, with floats that JSON lacks tagged; ``lab_kind`` is the
 kind, ``lab_arrays`` the names of the record's arrays in order, each with the digest of its metadata,
-``lab_name`` the full name where the folder's name was cut, ``lab_seal`` the seal. Arrays carry their own
+``lab_name`` the full name where the folder's name was cut, ``lab_seal`` the seal, and of
+a record that grows ``lab_birth`` what tells it from another one. Arrays carry their own
 attributes plus ``lab_sums`` (sums of the chunk files) and, where Zarr lacks the type, ``lab_dtype``; an axis
 of the bytes of an item is named ``lab_item_<size>``.
 """
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
 METADATA = "zarr.json"
 ARRAYS, NAME, DTYPE, SUMS = "lab_arrays", "lab_name", "lab_dtype", integrity.SUMS
+BIRTH = integrity.BIRTH
 REVISION = "lab_revision"
-GROUP_LAYOUT = {KIND, ARRAYS, NAME, SEAL, VERSION, REVISION}
+GROUP_LAYOUT = {KIND, ARRAYS, NAME, SEAL, VERSION, REVISION, BIRTH}
 ARRAY_LAYOUT = {NAME, DTYPE, SUMS}
 LARGEST = 256 << 20
 """No metadata of more bytes are read."""

@@ -154,6 +154,10 @@ class S3Engine:
         self._check_open()
         return read_array(self._tree, check(key), name, selection)
 
+    def fingerprint(self, key: Key) -> str:
+        self._check_open()
+        return self._tree.fingerprint(check(key))
+
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         for finding in self._findings(check(key)):
             yield finding.problem

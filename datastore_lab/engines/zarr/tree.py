@@ -12,9 +12,11 @@ from datastore_lab import integrity
 from datastore_lab.engines.zarr import seals
 from datastore_lab.engines.zarr.meta import (
     ARRAYS,
+    BIRTH,
     LARGEST,
     METADATA,
     NAME,
+    SUMS,
     ArrayDoc,
     escape,
     parse,
@@ -192,17 +194,40 @@ class Tree(Generic[P]):
             raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(names)}", key=key)
         return node, names[name], self.array(node, name, names[name])
 
+    def array_seen(self, key: Key, name: str) -> tuple[Node, str, ArrayDoc]:
+        """Give the same to a reader, who may be told what `stat` has just found."""
+        return self.array_of(key, name)
+
+    def arrays(self, node: Node) -> dict[str, ArrayDoc]:
+        """Read the metadata of all arrays of a node."""
+        return {name: self.array(node, name, folder) for name, folder in self.array_names(node).items()}
+
     def identity(self, key: Key, name: str) -> object:
         """Give something that changes when an array is replaced, but not when it grows."""
         node, folder, doc = self.array_of(key, name)
         return (self.place.identity((*node.parts, folder)), doc.shape[1:], doc.user_attributes())
+
+    def fingerprint(self, key: Key) -> str:
+        """Give what tells the data of a node from other data; see `Engine.fingerprint`."""
+        node = self.node(key)
+        if born := node.attributes.get(BIRTH):
+            return integrity.fingerprint(Stat(GROUP, {}, {}), {}, born)
+        docs, sums = {}, {}
+        for name, folder in self.array_names(node).items():
+            docs[name] = self.array(node, name, folder)
+            sums[name] = docs[name].attributes.get(SUMS) or self.place.identity((*node.parts, folder))
+        kind = str(node.attributes.get(KIND))
+        return integrity.fingerprint(Stat(kind, {name: doc.info() for name, doc in docs.items()}, {}), sums)
 
     # -- the tree ----------------------------------------------------------------------------------
 
     def stat(self, key: Key) -> Stat:
         """Describe a node."""
         node = self.node(key)
-        docs = {name: self.array(node, name, folder) for name, folder in self.array_names(node).items()}
+        return self.describe(node, self.arrays(node))
+
+    def describe(self, node: Node, docs: dict[str, ArrayDoc]) -> Stat:
+        """Say what a node is, by what was read of it."""
         kind = node.attributes.get(KIND) or (ARRAYS_KIND if docs else GROUP)
         meta = user_meta(node.attributes)
         own = {name: attributes for name, doc in docs.items() if (attributes := doc.user_attributes())}

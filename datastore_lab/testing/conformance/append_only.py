@@ -136,6 +136,32 @@ class AppendOnlyConformance(Suite):
             assert_same_json(engine.stat(self.key).meta, {**meta, "last": 1})
             engine.close()
 
+    def test_a_stream_keeps_its_fingerprint_as_it_grows(self, path: str) -> None:
+        engine = self.open(path, "w")
+        stream = engine.append(self.key, SPEC)
+        stream.extend(block(0, 100))
+        stream.flush()
+        seen = {engine.fingerprint(self.key)}
+        for first in range(100, 1000, 100):
+            stream.extend(block(first, 100))
+            stream.flush()
+            seen.add(engine.fingerprint(self.key))
+        stream.close({"ended": True})
+        seen.add(engine.fingerprint(self.key))
+        engine.close()
+        engine = self.open(path, "r")
+        seen.add(engine.fingerprint(self.key))
+        engine.close()
+        assert len(seen) == 1
+        for _ in range(2):
+            self.closed(path)
+            engine = self.open(path, "r")
+            seen.add(engine.fingerprint(self.key))
+            with pytest.raises(NotFound):
+                engine.fingerprint(("nothing", "there"))
+            engine.close()
+        assert len(seen) == 3
+
     def test_rows_show_at_the_flush(self, path: str) -> None:
         engine = self.open(path, "w")
         stream = engine.append(self.key, SPEC)

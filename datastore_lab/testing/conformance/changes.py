@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from datastore_lab.errors import AlreadyExists, BadKey, NotFound, NotStorable
-from datastore_lab.records import GROUP, Record
+from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Record
+from datastore_lab.testing.conformance.streams import SPEC
 from datastore_lab.testing.conformance.suite import (
     Suite,
     assert_holds,
@@ -40,6 +41,59 @@ class Changes(Suite):
         assert sorted(engine.children(("b",))) == ["x", "y"]
         assert list(engine.children(("b", "y"))) == []
         assert engine.stat(("c",)).kind == GROUP
+
+    def test_another_record_has_another_fingerprint(self, engine: Any) -> None:
+        first = Record("one", {"a": np.zeros(3), "text": np.array(["x", "yy"], "T")}, {"x": 1}, {"a": ("t",)})
+        others = [
+            first._replace(kind="two"),
+            first._replace(arrays={**first.arrays, "a": np.ones(3)}),
+            first._replace(arrays={**first.arrays, "a": np.zeros(3, "i8")}),
+            first._replace(arrays={**first.arrays, "text": np.array(["x", "zz"], "T")}),
+            first._replace(arrays={**first.arrays, "b": np.zeros(0)}),
+            first._replace(dims={"a": ("u",)}),
+        ]
+        engine.write(("k",), first)
+        seen = [engine.fingerprint(("k",))]
+        assert isinstance(seen[0], str)
+        for turn, other in enumerate(others):
+            engine.write(("k",), other)
+            engine.write(("beside",), record(v=[turn]))
+            seen.append(engine.fingerprint(("k",)))
+        assert len(set(seen)) == len(seen)
+
+    def test_a_fingerprint_stays_while_the_data_does(self, engine: Any) -> None:
+        large = np.arange(400_000.0)
+        engine.write(("k",), Record("one", {"a": large, "b": np.zeros(0)}, {"x": 1}, {}))
+        engine.append(("s",), SPEC).close({})
+        before = engine.fingerprint(("k",)), engine.fingerprint(("s",))
+        for key in [("k",), ("s",)]:
+            engine.update(key, {"x": 2, "new": "note"})
+            engine.update(key, {}, drop=("new",))
+            engine.write((*key, "child"), record(v=[1]))
+        assert (engine.fingerprint(("k",)), engine.fingerprint(("s",))) == before
+        engine.update(("k",), {ARRAY_ATTRIBUTES: {"a": {"unit": "V"}}})
+        engine.move(("k",), ("moved",))
+        engine.compact()
+        assert (engine.fingerprint(("moved",)), engine.fingerprint(("s",))) == before
+        large[-1] = -1.0
+        engine.write(("moved",), Record("one", {"a": large, "b": np.zeros(0)}, {"x": 2}, {}))
+        assert engine.fingerprint(("moved",)) != before[0]
+
+    def test_a_fingerprint_of_nothing(self, engine: Any) -> None:
+        engine.write(("a", "b"), record(v=[1]))
+        assert isinstance(engine.fingerprint(("a",)), str)
+        for key in [("x",), ("a", "x")]:
+            with pytest.raises(NotFound):
+                engine.fingerprint(key)
+
+    def test_what_was_undone_leaves_the_fingerprint(self, engine: Any) -> None:
+        engine.write(("k",), record(v=[1]))
+        before = engine.fingerprint(("k",))
+        with pytest.raises(ZeroDivisionError), engine.transaction():  # noqa: PT012
+            engine.write(("k",), record(v=[2]))
+            assert engine.fingerprint(("k",)) != before
+            raise ZeroDivisionError
+        assert engine.fingerprint(("k",)) == before
 
     def test_children_come_one_by_one(self, engine: Any) -> None:
         for number in range(5):

@@ -239,6 +239,39 @@ class Streams(Suite):
         stream.close({})
         assert seen == sorted(set(seen))
 
+    def test_a_stream_keeps_its_fingerprint_as_it_grows(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        seen = {engine.fingerprint(("s",))}
+        for turn in range(40):
+            stream.extend(block(100 * turn, 100))
+            stream.flush()
+            seen.add(engine.fingerprint(("s",)))
+        engine.update(("s",), {"note": "while it grows"})
+        stream.close({"ended": True})
+        seen.add(engine.fingerprint(("s",)))
+        engine.compact()
+        seen.add(engine.fingerprint(("s",)))
+        assert len(seen) == 1
+
+    def test_what_replaces_a_stream_has_another_fingerprint(self, engine: Any) -> None:
+        def begun() -> Any:
+            stream = engine.append(("s",), SPEC)
+            stream.extend(block(0, 10))
+            stream.flush()
+            seen.append(engine.fingerprint(("s",)))
+            return stream
+
+        seen: list[str] = []
+        begun().close({})
+        whole = Record("stream", block(0, 10), SPEC.meta, {name: i.dims for name, i in SPEC.arrays.items()})
+        engine.write(("s",), whole)
+        seen.append(engine.fingerprint(("s",)))
+        for _ in range(2):
+            engine.delete(("s",))
+            engine.compact()
+            begun().close({})
+        assert len(set(seen)) == len(seen)
+
 
 def assert_stream(engine: Any, key: Any, length: int) -> None:
     """Check that a stream of `block` shows so many rows, in all its arrays."""
