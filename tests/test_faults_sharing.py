@@ -1,15 +1,20 @@
 """Many processes and threads change one store: as if one had done it all, one change after the other."""
 
 import contextlib
+import hashlib
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import servers
+import sqlalchemy as sa
 from engines import WHOLE
 
 from datastore_lab.engines.memory import MemoryEngine
+from datastore_lab.engines.sql import SQLEngine
 from datastore_lab.records import Record
 from datastore_lab.testing.processes import CONTEXT, all_well, judge_all
 from datastore_lab.testing.workload import snapshot
@@ -17,7 +22,38 @@ from datastore_lab.testing.workload import snapshot
 WRITERS = 8
 READERS = 2
 PATIENCE = 120.0
-OPEN_ALONG = {"sqlite", "sql"}
+OPEN_ALONG = {"sqlite", *servers.SERVERS}
+
+
+class Served(NamedTuple):
+    """A database server under test; a path stands for a store of its own there."""
+
+    engine: str
+    name: str = "store"
+
+    @property
+    def label(self):
+        return {servers.POSTGRESQL: "PostgreSQL", servers.MARIADB: "MariaDB"}[self.engine]
+
+    def url(self, path):
+        lab = f"s{hashlib.sha256(str(path).encode()).hexdigest()[:24]}"
+        url = sa.make_url(servers.server(self.engine)).update_query_dict({"lab": lab})
+        return url.render_as_string(hide_password=False)
+
+    def open(self, path, mode, **options):
+        return SQLEngine(self.url(path), mode, **options)
+
+
+SHARED = [*WHOLE, *map(Served, servers.SERVERS)]
+
+
+@pytest.fixture
+def home(case, scratch):
+    """The folder of a test; what stands for it on a server is removed."""
+    yield scratch
+    if isinstance(case, Served):
+        for name in (case.name, f"threads {case.name}"):
+            servers.remove_store(case.url(scratch / name))
 
 
 def begin(engine):
@@ -141,24 +177,24 @@ def share_among_threads(case, path, count):
     check_serial(case, path, WRITERS * count)
 
 
-@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
-def test_a_store_shared_among_processes(case, scratch):
-    share_among_processes(case, scratch / case.name, 5)
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.engine)
+def test_a_store_shared_among_processes(case, home):
+    share_among_processes(case, home / case.name, 5)
 
 
-@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
-def test_a_store_shared_among_threads(case, scratch):
-    share_among_threads(case, scratch / case.name, 5)
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.engine)
+def test_a_store_shared_among_threads(case, home):
+    share_among_threads(case, home / case.name, 5)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
-def test_a_store_shared_for_long(case, scratch, faults):
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.engine)
+def test_a_store_shared_for_long(case, home, faults):
     count = faults.times(500)
-    share_among_processes(case, scratch / case.name, count)
+    share_among_processes(case, home / case.name, count)
     faults.tried(case.label, f"changes by {WRITERS} processes at once, with readers", WRITERS * count)
-    share_among_threads(case, scratch / f"threads {case.name}", count)
+    share_among_threads(case, home / f"threads {case.name}", count)
     faults.tried(case.label, f"changes by {WRITERS} threads at once", WRITERS * count)
 
 
@@ -171,9 +207,9 @@ def hold_a_transaction(case, path, inside, leave):
         leave.wait(60)
 
 
-@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
-def test_an_open_transaction_keeps_no_reader_waiting(case, scratch):
-    path = scratch / case.name
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.engine)
+def test_an_open_transaction_keeps_no_reader_waiting(case, home):
+    path = home / case.name
     engine = case.open(path, "w")
     begin(engine)
     engine.close()
