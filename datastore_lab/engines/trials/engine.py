@@ -21,18 +21,19 @@ from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Fo
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
-from datastore_lab.streams.engine import StreamFile, StreamsEngine
+from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
 from datastore_lab.streams.names import LOCK, NotOurs
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
-from datastore_lab.streams.text.sidecar import SIDECAR
+from datastore_lab.streams.text.sidecar import SIDECAR, glimpse
 from datastore_lab.streams.text.write import TextAppender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from datastore_lab.errors import LabError
+    from datastore_lab.streams.protocols import StreamFile
 
 
 class TrialsEngine(StreamsEngine):
@@ -153,6 +154,9 @@ class TrialsEngine(StreamsEngine):
     def _make(self, place: Path) -> None:
         with disk.typed(str(place), "can't be made"):
             make_folder(place, durable=self._durable)
+
+    def _glimpse(self, key: Key, path: str) -> bool:
+        return glimpse(path, key)
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
         self._make_folder(path)
