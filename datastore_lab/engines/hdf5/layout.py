@@ -17,7 +17,7 @@ from h5py import h5d, h5g, h5o, h5p, h5s
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
 from datastore_lab.errors import AlreadyExists
 from datastore_lab.keys import Key, show
-from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Stat, dims_of
+from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Stat, default_dims
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,10 +175,15 @@ def _held(made: dict[str, tuple[Any, str | None]]) -> dict[str, str | None] | No
 
 def _described(record: Record, carried: dict[str, types.Carried]) -> Stat:
     infos = {
-        name: ArrayInfo(one.dtype, one.data.shape, dims_of(record, name), 0, None)
+        name: _info(name, one.dtype, one.data.shape, tuple(record.dims.get(name) or ()))
         for name, one in carried.items()
     }
     return Stat(record.kind, infos, record.meta)
+
+
+@functools.lru_cache(maxsize=1024)
+def _info(name: str, dtype: str, shape: tuple[int, ...], own: tuple[str, ...]) -> ArrayInfo:
+    return ArrayInfo(dtype, shape, own or default_dims(name, len(shape)), 0, None)
 
 
 def drop_meta(group: Any, dropped: Iterable[str]) -> None:
