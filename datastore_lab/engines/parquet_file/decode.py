@@ -85,7 +85,7 @@ def _unpacked(coded: Any) -> int:
     """Add up the bytes of all rows of a coded column."""
     values, rows = coded.dictionary, coded.indices
     if not _is_text(values.type):
-        return len(coded) * max(values.type.bit_width // 8, 1)
+        return len(coded) * max(int(values.type.bit_width) // 8, 1)
     width = np.dtype("i8" if pa.types.is_large_string(values.type) else "i4")
     raw = values.buffers()[1]
     count = len(values) + 1 if len(values) else 0
