@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, ClassVar
 from datastore_lab import media
 from datastore_lab.engines.parquet_file.foreign import ForeignFile
 from datastore_lab.engines.parquet_file.seal import seal
-from datastore_lab.engines.parquet_file.sealed import SealedFile, is_ours
+from datastore_lab.engines.parquet_file.sealed import MAGIC, SealedFile, is_ours
 from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import Stat, Traits
-from datastore_lab.streams.engine import StreamFile, StreamsEngine
+from datastore_lab.streams import disk
+from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc.read import IpcFile, Unfinished
 from datastore_lab.streams.ipc.write import IpcAppender
 from datastore_lab.streams.names import NotOurs
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from datastore_lab.keys import Key
+    from datastore_lab.streams.protocols import StreamFile
 
 SPOOL = "-spool"
+_GLIMPSE = 8192
 
 
 class ParquetFileEngine(StreamsEngine):
@@ -86,6 +89,11 @@ class ParquetFileEngine(StreamsEngine):
             if not spooled:
                 raise
             return _Spool(path + SPOOL)  # it is dropped only when the sealed file is durable
+
+    def _glimpse(self, key: Key, path: str) -> bool:
+        start, end = disk.ends(path, 4, _GLIMPSE)
+        whole = start == MAGIC == end[-4:]
+        return whole and b"lab_key\x18" in end and b"%s\0" % media.to_json(list(key)).encode() in end
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> IpcAppender:
         return _ParquetAppender(path, key, spec, release, durable=self._durable)
