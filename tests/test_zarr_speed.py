@@ -1,16 +1,18 @@
 """What keeps a Zarr store fast, and durable all the same: counted, as times depend on the machine."""
 
+import contextlib
 import errno
 import itertools
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datastore_lab.engines.zarr import ZarrEngine
-from datastore_lab.errors import EngineError, Locked
+from datastore_lab.errors import Corrupt, EngineError, Locked, NotFound
 from datastore_lab.folders import files
 from datastore_lab.records import ArrayInfo, Record, Stat
 
@@ -198,3 +200,36 @@ def test_a_large_file_is_written_where_no_room_can_be_asked_for(path, monkeypatc
     engine.write(("a",), item(values))
     assert len(asked) == 1
     assert np.array_equal(engine.read(("a",), "data"), values)
+
+
+def test_an_item_that_was_described_is_read_without_looking_again(path, opened):
+    with contextlib.closing(ZarrEngine(path, "w")) as engine:
+        engine.write(("a",), item([1, 2]))
+    reader = ZarrEngine(path, "r")
+    reader.stat(("a",))
+    opened.clear()
+    assert reader.read(("a",), "data").tolist() == [1, 2]
+    assert [Path(name).name for name in opened] == ["c.0"]
+
+
+@pytest.mark.parametrize("change", ["replace", "delete", "move", "flip"])
+def test_what_was_described_is_looked_at_again_once_it_changed(path, change):
+    writer, reader = ZarrEngine(path, "w"), ZarrEngine(path, "r")
+    writer.write(("a",), item([1, 2]))
+    writer.write(("b",), item([5, 6]))
+    reader.stat(("a",))
+    if change == "replace":
+        writer.write(("a",), item([3, 4]))
+    elif change == "flip":
+        raw = (path / "a" / "zarr.json").read_bytes()
+        (path / "a" / "zarr.json").write_bytes(raw.replace(b'"array"', b'"arraz"'))
+    else:
+        writer.delete(("a",))
+        if change == "move":
+            writer.move(("b",), ("a",))
+    if change in {"replace", "move"}:
+        assert reader.read(("a",), "data").tolist() == {"replace": [3, 4], "move": [5, 6]}[change]
+    else:
+        with pytest.raises(Corrupt if change == "flip" else NotFound):
+            reader.read(("a",), "data")
+    writer.close()

@@ -31,8 +31,8 @@ from datastore_lab.engines.zarr.meta import METADATA
 from datastore_lab.engines.zarr.opening import check_place
 from datastore_lab.engines.zarr.places import FolderPlace
 from datastore_lab.engines.zarr.read import read_array
+from datastore_lab.engines.zarr.recent import FolderTree
 from datastore_lab.engines.zarr.repair import mend
-from datastore_lab.engines.zarr.tree import Tree
 from datastore_lab.engines.zarr.verify import Finding, findings
 from datastore_lab.folders.session import Session
 from datastore_lab.keys import Key, check
@@ -40,22 +40,6 @@ from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Trai
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from datastore_lab.folders.overlay import Overlay
-
-
-class _FolderTree(Tree[FolderPlace]):
-    """The nodes in a folder."""
-
-    @property
-    def overlay(self) -> Overlay:
-        """The pending changes."""
-        return self.place.overlay
-
-    def reset(self) -> None:
-        """Forget the pending changes, and what was looked at."""
-        self.place.reset()
-        self.forget()
 
 
 class ZarrEngine:
@@ -105,7 +89,7 @@ class ZarrEngine:
         durability: str = "disk",
     ) -> None:
         durable = check_durability(durability)
-        self._tree = _FolderTree(FolderPlace(os.path.realpath(os.fspath(path))))
+        self._tree = FolderTree(FolderPlace(os.path.realpath(os.fspath(path))))
         self._session = Session(self._tree.root, mode, METADATA, self._tree, durable=durable)
         self._changes = Changes(self._tree, self._session.log)
         self._streams: weakref.WeakValueDictionary[Key, ZarrAppender] = weakref.WeakValueDictionary()

@@ -40,6 +40,8 @@ class Source:
     tree : Tree
     key, name
         Of the record and the array.
+    seen : bool, default False
+        Whether metadata that was checked a moment ago will do.
 
     Attributes
     ----------
@@ -50,9 +52,9 @@ class Source:
         Whether every chunk must be there and have the sum that was noted.
     """
 
-    def __init__(self, tree: Tree[Any], key: Key, name: str) -> None:
+    def __init__(self, tree: Tree[Any], key: Key, name: str, *, seen: bool = False) -> None:
         self.tree, self.key, self.name = tree, key, name
-        node, folder, self.doc = tree.array_of(key, name)
+        node, folder, self.doc = (tree.array_seen if seen else tree.array_of)(key, name)
         self.parts: Parts = (*node.parts, folder)
         self.ours = node.is_ours
         self._sums = self._read_sums() if self.ours else None
@@ -114,7 +116,7 @@ class Source:
 
 def read_array(tree: Tree[Any], key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
     """Read an array or a part of it, as a new array."""
-    source = Source(tree, key, name)
+    source = Source(tree, key, name, seen=True)
     doc = source.doc
     wanted = normalise_selection(selection, doc.user_shape)
     axes = [_axis(index, length) for index, length in zip(wanted, doc.user_shape, strict=True)]
