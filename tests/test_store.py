@@ -505,6 +505,39 @@ def test_an_appender_adds_nothing_to_a_record_that_replaced_its_own(store, rows)
     assert store.verify() == []
 
 
+def test_an_appender_adds_nothing_to_a_record_that_was_moved_to_its_place(store):
+    spec = Stat("stream", {"v": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {})
+    appender = store.append("run", spec)
+    store["other"] = np.arange(3)
+    store.move("run", "away")
+    store.move("other", "run")
+    appender.extend({"v": np.zeros(3)})
+    with pytest.raises(EngineError):
+        appender.flush()
+    assert store["run"].tolist() == [0, 1, 2]
+    assert list(store.stat("run").arrays) == ["data"]
+
+
+@pytest.mark.parametrize("name", ["lab.h5", "lab.sqlite"])
+def test_a_file_that_is_opened_by_two_hard_links_shares_its_engine(tmp_path, name):
+    with open_store(tmp_path / name) as store:
+        store["a"] = 1
+    os.link(tmp_path / name, tmp_path / f"hard-{name}")
+    with open_store(tmp_path / name) as one, open_store(tmp_path / f"hard-{name}") as other:
+        one["b"], other["c"] = 2, 3
+        assert sorted(one) == sorted(other) == ["a", "b", "c"]
+    with open_store(tmp_path / name, "r") as store:
+        assert sorted(store) == ["a", "b", "c"]
+
+
+def test_a_chain_of_urls_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineError, match="chain of URLs") as refused:
+        open_store("simplecache::s3://me:secret@bucket/lab.zarr")
+    assert "secret" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_appender_says_that_its_record_was_overwritten(store):
     spec = Stat("stream", {"v": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {})
     appender = store.append("run", spec)

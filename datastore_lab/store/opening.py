@@ -17,6 +17,7 @@ from datastore_lab.store.sniffing import head
 
 MODES = ("r", "r+", "a", "w", "x")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_CHAIN = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*::[A-Za-z][A-Za-z0-9+.-]*:/")
 _PASSWORD = re.compile(r"//[^/]*@")
 
 
@@ -65,6 +66,12 @@ def open_store(
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
     options = _options(timeout, durability)
     text = str(path) if isinstance(path, Path) else _as_text(path)
+    if _CHAIN.match(text):
+        shown = _PASSWORD.sub("//***@", text)
+        raise EngineError(
+            f"{shown!r} is a chain of URLs, which is not opened: name the place itself, or fetch it first",
+            key=shown,
+        )
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
         name = scheme[1].lower().partition("+")[0]  # what follows the plus is the driver of a database

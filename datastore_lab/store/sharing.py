@@ -54,6 +54,7 @@ def share(engine_class: Any, place: Path, mode: str, options: dict[str, Any]) ->
     while True:
         with _guard:
             _settle()
+            path = _open_under(path)
             entry = _open.get((path, True)) or (_open.get((path, False)) if mode == "r" else None)
             joined = entry is not None
             if entry is None:
@@ -62,6 +63,17 @@ def share(engine_class: Any, place: Path, mode: str, options: dict[str, Any]) ->
             entry.users += 1
         if not joined or _is_there(path, entry):
             return _store_on(entry, path, mode, joined=joined)
+
+
+def _open_under(path: str) -> str:
+    """Give the name under which this process has a file open.
+
+    A second engine by a hard link would not see the journal of the first: each would undo what the other
+    wrote.
+    """
+    if (path, True) in _open or (path, False) in _open or (place := _place(path)) is None:
+        return path
+    return next((other for other, _writes in _open if _place(other) == place), path)
 
 
 def alone(engine: Engine, mode: str) -> Store:
