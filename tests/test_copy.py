@@ -21,6 +21,7 @@ from engines import FILES, WHOLE, Case
 
 from datastore_lab import copy_store, open_store
 from datastore_lab.errors import (
+    AlreadyExists,
     BadKey,
     Corrupt,
     EngineError,
@@ -211,6 +212,39 @@ def test_groups_of_stores_are_copied_and_never_into_themselves(case, tmp_path):
         store["v"] = np.arange(3)
         assert copy_store(store.group("v"), store.group("w")).copied == 1
         assert np.array_equal(store["w"], np.arange(3))
+
+
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.engine)
+def test_what_a_user_named_like_an_unfinished_item_is_kept(case, tmp_path, small_blocks):
+    place = "memory://" if case is MEMORY else tmp_path / case.name
+    with open_store("memory://") as source, open_store(place) as target:
+        target["lab_copying"] = target["lab_copying/below"] = "mine"
+        source["a/lab_copying/too"] = source["small"] = 1
+        assert copy_store(source, target).complete
+        source["large"] = np.arange(1000.0)
+        with pytest.raises(AlreadyExists, match="move it to another name"):
+            copy_store(source, target)
+        assert target["lab_copying"] == target["lab_copying/below"] == "mine"
+        target.move("lab_copying", "other")
+        assert copy_store(source, target).complete
+        assert target["a/lab_copying/too"] == 1
+        assert target["large"].tolist() == source["large"].tolist()
+
+
+def test_no_target_is_made_for_a_source_that_is_not_there(tmp_path):
+    with pytest.raises(NotFound, match="absent"):
+        copy_store(tmp_path / "absent.h5", tmp_path / "new.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_never_copied_into_itself_by_another_name(tmp_path):
+    with open_store(tmp_path / "lab.h5") as store:
+        store["a"] = 1
+    os.link(tmp_path / "lab.h5", tmp_path / "hard.h5")
+    (tmp_path / "soft.h5").symlink_to("lab.h5")
+    for other in ("hard.h5", "soft.h5"):
+        with pytest.raises(BadKey, match="into itself"):
+            copy_store(tmp_path / "lab.h5", tmp_path / other)
 
 
 def test_paths_are_opened_and_closed(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import tempfile
 from collections.abc import Callable
 from enum import Enum
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from datastore_lab import dtypes
-from datastore_lab.errors import EngineError, LabError, NotFound, ReadOnly
+from datastore_lab.errors import AlreadyExists, EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, show
 from datastore_lab.records import (
     GROUP,
@@ -24,7 +25,16 @@ from datastore_lab.records import (
 )
 from datastore_lab.store.moving.blocks import BLOCK, parts, rows_within
 from datastore_lab.store.moving.comparing import differences
-from datastore_lab.store.moving.plan import REFUSED, TEMPORARY, Item, Plan, no_stream, own_attributes, size_of
+from datastore_lab.store.moving.plan import (
+    REFUSED,
+    TEMPORARY,
+    UNFINISHED,
+    Item,
+    Plan,
+    no_stream,
+    own_attributes,
+    size_of,
+)
 from datastore_lab.store.moving.report import Progress, Watch
 
 if TYPE_CHECKING:
@@ -188,12 +198,16 @@ class _Copier:
         """Append block by block under a reserved name, and move the whole item to its place."""
         if self.plan.append_only:
             self._read_through(item, stat)
-        place = item.target if self.plan.append_only else (TEMPORARY,)
-        appender = self._begin(place, stat)
-        self._fill(item, stat, appender)
+        if self.plan.append_only:
+            self._fill(item, stat, appender := self._begin(item.target, stat))
+            appender.close({})
+            return
+        mark = secrets.token_hex(8)
+        _refuse_taken(self.target)
+        marked = stat._replace(meta={**stat.meta, UNFINISHED: mark})
+        self._fill(item, stat, appender := self._begin((TEMPORARY,), marked))
         appender.close({})
-        if not self.plan.append_only:
-            _put_in_place(self.target, item.target)
+        _put_in_place(self.target, item.target, mark)
 
     def _begin(self, key: Key, stat: Stat) -> Appender:
         engine: Any = self.target.engine  # not the store, which would write the rows of what was given up
@@ -295,8 +309,25 @@ def _holds_record(target: Store, key: Key) -> bool:
 
 
 def _drop_leftover(target: Store) -> None:
-    if (TEMPORARY,) in target:
+    if _mark(target) is not None:
         target.delete((TEMPORARY,))
+
+
+def _mark(target: Store) -> Any:
+    """Give what a copy wrote on its unfinished item; None if there is none, or something of a user."""
+    try:
+        return target.stat((TEMPORARY,)).meta.get(UNFINISHED)
+    except NotFound:
+        return None
+
+
+def _refuse_taken(target: Store) -> None:
+    if (TEMPORARY,) in target:
+        raise AlreadyExists(
+            f"{target!r} holds {TEMPORARY!r}, which is not of a copy, or of one that is still running; large "
+            "items wait under this name until they are whole: move it to another name, then copy again",
+            key=(*target.prefix, TEMPORARY),
+        )
 
 
 def make_group(target: Store, key: Key) -> None:
@@ -306,14 +337,21 @@ def make_group(target: Store, key: Key) -> None:
         target.delete((*key, TEMPORARY))
 
 
-def _put_in_place(target: Store, key: Key) -> None:
+def _put_in_place(target: Store, key: Key, mark: str) -> None:
     """Replace what is at a key by the item that is complete now; what is below it stays."""
     with target.transaction():
+        if _mark(target) != mark:
+            raise EngineError(
+                f"another copy into {target!r} runs at the same time and took the place of this one; "
+                "copy again when it has ended",
+                key=(*target.prefix, TEMPORARY),
+            )
         if key in target:
             for name in list(target.children(key)):
                 target.move((*key, name), (TEMPORARY, name))
             target.delete(key)
         target.move((TEMPORARY,), key)
+        target.engine.update(target._full(key), {}, drop=(UNFINISHED,))
 
 
 def _described(record: Record) -> Stat:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 TEMPORARY = "lab_copying"
 """Reserved child of a target: where a large item lies until it is complete."""
 
+UNFINISHED = "lab_unfinished"
+"""Reserved name in ``meta`` of an item that a copy has not completed: by it, not by its name, it is known."""
+
 ROOT = "root"
 """Where the arrays of a root go in a target whose own root can't have any."""
 
@@ -69,10 +72,7 @@ def make_plan(source: Store, target: Store, *, skip_damaged: bool, watch: Watch)
     refused: list[str] = []
     for number, key in enumerate(keys):
         watch(Progress("looking", number, len(keys), 0, 0))
-        if TEMPORARY in key:
-            continue
         _look(source, key, plan, refused, skip_damaged=skip_damaged)
-    _report_unfinished(keys, plan)
     if only:
         refused += [
             f"{show(key)!r} (a group with attributes)" for key in plan.groups if _has_own(source, key)
@@ -132,6 +132,10 @@ def _look(source: Store, key: Key, plan: Plan, refused: list[str], *, skip_damag
             raise
         plan.skipped.append(Problem(key, None, str(error)))
         return
+    if UNFINISHED in stat.meta:
+        what = "an item of a copy that was interrupted; finish that copy into this store first"
+        plan.skipped.append(Problem(key, None, f"not copied: {what}"))
+        return
     for name, reason in stat.meta.get(REFUSED, {}).items():
         if not skip_damaged:
             raise Foreign(
@@ -172,27 +176,20 @@ def _refuse(refused: list[str], target: Store) -> None:
         )
 
 
-def _report_unfinished(keys: list[Key], plan: Plan) -> None:
-    for key in keys:
-        if TEMPORARY in key:
-            what = "an item of a copy that was interrupted; finish that copy into this store first"
-            plan.skipped.append(Problem(key, None, f"not copied: {what}"))
-
-
 def _groups(source: Store, keys: list[Key]) -> Iterator[Key]:
     """Yield the nodes without a record: those above records, and empty ones."""
     records = set(keys)
     inner = {key[:depth] for key in keys for depth in range(len(key))} | {()}
-    above = sorted((key for key in inner - records if TEMPORARY not in key), key=lambda key: (len(key), key))
+    above = sorted(inner - records, key=lambda key: (len(key), key))
     yield from above
-    waiting = [*above, *(key for key in keys if TEMPORARY not in key)]
+    waiting = [*above, *keys]
     for _ in range(_MOST_GROUPS + len(waiting)):
         if not waiting:
             return
         node = waiting.pop()
         for name in _children(source, node):
             child = (*node, name)
-            if child not in records and child not in inner and TEMPORARY not in child:
+            if child not in records and child not in inner:
                 yield child
                 waiting += [child] if len(child) < _DEEPEST else []
     raise Foreign(f"{source.url} has more than {_MOST_GROUPS} groups without a record", key=source.url)

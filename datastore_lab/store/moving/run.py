@@ -76,6 +76,8 @@ def copy_store(
     >>> archive["2026/run/gain"]
     2.5
     """
+    if not isinstance(source, Store):
+        open_store(source, "r").close()  # so that no target is made for a source that is not there
     with contextlib.ExitStack() as opened:
         there = _opened(target, "a", opened)  # first: a source in the same file then shares its engine
         here = _opened(source, "r", opened)
