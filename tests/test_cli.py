@@ -261,6 +261,29 @@ def test_copy_takes_stores_and_groups(path, tmp_path, capsys):
     assert "0 items copied (0 B); 3 already there; compared: the same" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("source", ["absent.h5", "lab.h5::absent"])
+def test_copy_makes_no_target_for_a_source_that_is_not_there(path, source, tmp_path, capsys):
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(["copy", str(tmp_path / source), str(tmp_path / "new.zarr")]) == 2
+    assert "absent" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["copy", "convert"])
+def test_nothing_is_copied_into_memory_that_ends_with_the_command(path, command, capsys):
+    assert cli.main([command, str(path), "memory://"]) == 2
+    assert "gone when this command ends" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["ls", "info", "verify"])
+def test_a_key_may_follow_the_path_as_copy_takes_it(path, command, capsys):
+    assert cli.main([command, str(path), "run"]) == 0
+    expected = capsys.readouterr().out
+    assert cli.main([command, f"{path}::run"]) == 0
+    assert capsys.readouterr().out == expected
+    assert "gain" in expected or "run" in expected or "2 items" in expected
+
+
 def test_copy_keeps_what_is_there_and_says_that_it_differs(path, tmp_path, capsys):
     with open_store(tmp_path / "new.h5") as store:
         store["run/gain"] = 3.5

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from datastore_lab.cli.parser import make_parser
-from datastore_lab.cli.words import printable
+from datastore_lab.cli.words import printable, split_text
 from datastore_lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if getattr(arguments, "key", "") is None:  # as copy takes it
+        arguments.path, arguments.key = split_text(arguments.path)
     code = int(arguments.command(arguments))
     print(end="", flush=True)  # what can't be written is to be said here, not while Python ends
     return code

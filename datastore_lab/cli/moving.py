@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from datastore_lab.cli.checking import described
 from datastore_lab.cli.progress import bar
 from datastore_lab.cli.words import count, printable, shown, split_place
-from datastore_lab.errors import AlreadyExists
+from datastore_lab.errors import AlreadyExists, EngineError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 def copy(arguments: argparse.Namespace) -> int:
     """Copy a store or a group into another."""
     target, below = split_place(arguments.target)
+    _refuse_memory(target)
+    with _source(arguments) as source:  # before a target is made for it
+        source.stat()
     with _opened(target, "a") as store:
         return _copy(arguments, store.group(below) if below else store, overwrite=arguments.overwrite)
 
 
 def convert(arguments: argparse.Namespace) -> int:
     """Copy a store to a new one; what can't be copied is found out before the new one is made."""
+    _refuse_memory(arguments.target)
     _look(arguments)
     try:
         with _opened(arguments.target, "a" if arguments.resume else "x") as store:
@@ -39,10 +43,23 @@ def convert(arguments: argparse.Namespace) -> int:
 def _look(arguments: argparse.Namespace) -> None:
     from datastore_lab.store.moving import check_source
 
-    place, below = split_place(arguments.source)
-    with _opened(place, "r") as store, bar(shown=not arguments.quiet) as made:
-        source = store.group(below) if below else store
+    with _source(arguments) as source, bar(shown=not arguments.quiet) as made:
         check_source(source, skip_damaged=arguments.skip_damaged, progress=made.watch)
+
+
+def _refuse_memory(target: str) -> None:
+    if target.startswith("memory:"):
+        raise EngineError(
+            f"a copy to {target!r} would be gone when this command ends; give a file or a database",
+            key=target,
+        )
+
+
+@contextlib.contextmanager
+def _source(arguments: argparse.Namespace) -> Iterator[Store]:
+    place, below = split_place(arguments.source)
+    with _opened(place, "r") as store:
+        yield store.group(below) if below else store
 
 
 @contextlib.contextmanager
@@ -56,10 +73,9 @@ def _opened(place: str, mode: str) -> Iterator[Store]:
 def _copy(arguments: argparse.Namespace, target: Store, *, overwrite: bool = False) -> int:
     from datastore_lab.store.moving import copy_store
 
-    place, below = split_place(arguments.source)
-    with _opened(place, "r") as store, bar(shown=not arguments.quiet) as made:
+    with _source(arguments) as source, bar(shown=not arguments.quiet) as made:
         report = copy_store(
-            store.group(below) if below else store,
+            source,
             target,
             overwrite=overwrite,
             skip_damaged=arguments.skip_damaged,

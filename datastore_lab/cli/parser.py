@@ -20,7 +20,7 @@ _STATUS = """exit status:
 """
 
 _PATH = "a file or folder, or a URL such as postgresql+psycopg://user@host/lab or s3://bucket/lab.zarr"
-_KEY = "only what is at or below this item, written as ls shows it"
+_KEY = "only what is at or below this item, written as ls shows it; also as PATH::KEY"
 _SIDE = "a path or URL, and a group or item of it after '::', as in lab.h5::run/7"
 
 _COPY = """Copy everything from one store into another, whatever their formats: lab.h5 to lab.zarr, or a group

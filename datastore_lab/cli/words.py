@@ -66,10 +66,16 @@ def split_place(text: str) -> tuple[str, Key]:
     >>> split_place("lab.h5::run/7"), split_place("lab.h5"), split_place("postgresql://[::1]/lab")
     (('lab.h5', ('run', '7')), ('lab.h5', ()), ('postgresql://[::1]/lab', ()))
     """
+    place, key = split_text(text)
+    return place, parse_key(key)
+
+
+def split_text(text: str) -> tuple[str, str | None]:
+    """Divide ``PLACE::KEY``, and leave the key as it is written."""
     found = _GROUP.fullmatch(text)
-    if found is None or Path(text).exists():
-        return text, ()
-    return found["place"], parse_key(found["key"])
+    if found is None or "://" in found["key"] or Path(text).exists():  # (a chain of URLs is no place)
+        return text, None
+    return found["place"], found["key"]
 
 
 def count(number: int, noun: str) -> str:
