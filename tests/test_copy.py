@@ -231,6 +231,24 @@ def test_what_a_user_named_like_an_unfinished_item_is_kept(case, tmp_path, small
         assert target["large"].tolist() == source["large"].tolist()
 
 
+def test_a_copy_that_is_refused_leaves_another_that_runs_alone(small_blocks):
+    with open_store("memory://") as source, open_store("memory://") as target:
+        source["large"] = np.arange(1000.0)
+        running = {"lab_unfinished": "of another copy"}
+        begun = []
+
+        def begin_another(progress):
+            if progress.phase == "copying" and not begun:
+                begun.append(1)
+                target.write("lab_copying", Record("array", {"data": np.arange(3)}, running, {}))
+
+        with pytest.raises(AlreadyExists, match="still running"):
+            copy_store(source, target, progress=begin_another)
+        assert target.record("lab_copying").arrays["data"].tolist() == [0, 1, 2]
+        assert copy_store(source, target).complete
+        assert list(target) == ["large"]
+
+
 def test_no_target_is_made_for_a_source_that_is_not_there(tmp_path):
     with pytest.raises(NotFound, match="absent"):
         copy_store(tmp_path / "absent.h5", tmp_path / "new.zarr")

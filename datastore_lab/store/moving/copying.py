@@ -93,6 +93,7 @@ class _Copier:
         self.done = Copied([], [], set())
         self._batch: list[tuple[Item, Record, bool]] = []
         self._waiting = 0
+        self._own = secrets.token_hex(8)
         self._passed = self._nbytes = 0
 
     def run(self) -> None:
@@ -107,7 +108,8 @@ class _Copier:
             self._copy_groups()
         except BaseException as error:
             with contextlib.suppress(LabError):  # the first error matters; the next copy drops it as well
-                _drop_leftover(self.target)
+                if _mark(self.target) == self._own:  # not that of another copy, which still runs
+                    _drop_leftover(self.target)
             passed = len(self.done.written) + len(self.done.kept)
             error.add_note(
                 f"{passed:,} of {len(self.plan.items):,} items are in {self.target.url}; copy again to go on"
@@ -202,12 +204,11 @@ class _Copier:
             self._fill(item, stat, appender := self._begin(item.target, stat))
             appender.close({})
             return
-        mark = secrets.token_hex(8)
         _refuse_taken(self.target)
-        marked = stat._replace(meta={**stat.meta, UNFINISHED: mark})
+        marked = stat._replace(meta={**stat.meta, UNFINISHED: self._own})
         self._fill(item, stat, appender := self._begin((TEMPORARY,), marked))
         appender.close({})
-        _put_in_place(self.target, item.target, mark)
+        _put_in_place(self.target, item.target, self._own)
 
     def _begin(self, key: Key, stat: Stat) -> Appender:
         engine: Any = self.target.engine  # not the store, which would write the rows of what was given up
