@@ -21,8 +21,8 @@ def read_record(engine: Engine, key: Key) -> Record:
     EngineError
         If a writer in another process replaces the record faster than it can be read.
     """
-    small = getattr(engine, "read_small", None)  # where it comes at once, no commit can lie in between
-    if small is not None and (found := small(key)) is not None:
+    small = getattr(type(engine), "read_small", None)  # of the class: what wraps an engine sees every call
+    if small is not None and (found := small(engine, key)) is not None:
         return found  # type: ignore[no-any-return]
     return _read_large(engine, key)
 

@@ -193,7 +193,7 @@ class Writer:
         """
         try:
             self.file.flush()
-            self.check()
+            self._check_there()
             self._paged.commit()
         except BaseException as error:
             cause = self._paged.error or error
@@ -229,14 +229,17 @@ class Writer:
             key=self._path,
         )
 
-    def check(self) -> None:
-        """Refuse changes that would be lost, after a failure of the disk or the removal of the file."""
+    def _check_there(self) -> None:
         if not same_file(self._handle, self._path):
             raise EngineError(
                 f"{self._path} was removed or replaced under the open store, so nothing more can be kept in "
                 "it; close the store and open it anew",
                 key=self._path,
             )
+
+    def check(self) -> None:
+        """Refuse changes that would be lost, after a failure of the disk or the removal of the file."""
+        self._check_there()
         if self._broken is not None:
             self.file.close()
             self._restore()
