@@ -27,7 +27,7 @@ _RAW = NAME.encode()
 _LONGEST = 16 << 10
 _SHORT = 4
 _SCALAR = h5s.create(h5s.SCALAR)
-_JSON = json.JSONEncoder(separators=(",", ":"))
+_quoted = json.encoder.encode_basestring_ascii
 
 
 class Seal(NamedTuple):
@@ -84,9 +84,13 @@ def _pack(digest: str, sums: Mapping[str, str | None] | None, birth: str | None 
 
 
 def _text(digest: str, sums: Mapping[str, str | None] | None, birth: str | None = None) -> bytes:
-    held: dict[str, Any] = {"seal": digest} if sums is None else {"seal": digest, "sums": dict(sums)}
-    held |= {} if birth is None else {"birth": birth}
-    return _JSON.encode(held).encode()
+    held = "" if sums is None else f',"sums":{{{",".join(map(_entry, sums.items()))}}}'
+    born = "" if birth is None else f',"birth":{_quoted(birth)}'
+    return f'{{"seal":"{digest}"{held}{born}}}'.encode()
+
+
+def _entry(item: tuple[str, str | None]) -> str:
+    return f"{_quoted(item[0])}:{'null' if item[1] is None else _quoted(item[1])}"
 
 
 def put_raw(group: Any, raw: bytes, *, new: bool = False) -> None:
