@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from datastore_lab import media
-from datastore_lab.errors import LabError, NotFound
+from datastore_lab.errors import Corrupt, LabError, NotFound
 from datastore_lab.keys import show
 from datastore_lab.records import ArrayInfo, Record, Stat
 from datastore_lab.testing import samples
@@ -160,7 +160,7 @@ class Found(NamedTuple):
 def compare(engine: Any, known: Known) -> Found:
     """Look at everything again.
 
-    A damaged group may be listed among the keys: nobody can say any more that it holds no record.
+    A group that is `Corrupt` may be listed among the keys: nobody can say any more that it holds no record.
     """
     found = Found({}, set())
     for key, names in known.children.items():
@@ -169,9 +169,20 @@ def compare(engine: Any, known: Known) -> Found:
     for (key, name), expected in known.parts.items():
         what = f"{show(key)!r}" if name is None else f"{name!r} of {show(key)!r}"
         _check(found, (key, name), what, _reading(engine, key, name), expected)
-    doubtful = {key for key, name in found.refused if name is None} - set(known.keys)
+    groups = {key for key, name in found.refused if name is None} - set(known.keys)
+    doubtful = {key for key in groups if _is_corrupt(engine, key)}
     _check(found, ((), None), "the keys", lambda: sorted(set(engine.keys()) - doubtful), sorted(known.keys))
     return found
+
+
+def _is_corrupt(engine: Any, key: Key) -> bool:
+    try:
+        engine.stat(key)
+    except Corrupt:
+        return True
+    except LabError:
+        return False
+    return False
 
 
 def _reading(engine: Any, key: Key, name: str | None) -> Callable[[], Any]:

@@ -30,8 +30,8 @@ class Change(NamedTuple):
     Attributes
     ----------
     kind : str
-        ``write``, ``truncate``, ``allocate``, ``sync``, ``create``, ``rename``, ``link``, ``unlink``,
-        ``mkdir``, ``rmdir`` or ``mark``.
+        ``write``, ``truncate``, ``allocate``, ``sync``, ``sync all``, ``create``, ``rename``, ``link``,
+        ``unlink``, ``mkdir``, ``rmdir`` or ``mark``.
     path : str
         Below the recorded folder; empty for the folder itself.
     at : int
@@ -114,11 +114,8 @@ class Disk:
         if change.kind in {"write", "truncate", "allocate"}:
             if isinstance(node, _File):
                 node.since.append(change)
-        elif change.kind == "sync":
-            if isinstance(node, _Folder):
-                self._sync_names(node)
-            elif node is not None:
-                node.sync()
+        elif change.kind in {"sync", "sync all"}:
+            self._sync(node if change.kind == "sync" else self._root, whole=change.kind == "sync all")
         elif change.kind in {"create", "mkdir"}:
             names, name = self._above(change.path)
             made = names.setdefault(name, _File() if change.kind == "create" else _Folder())
@@ -128,6 +125,21 @@ class Disk:
             self._rename(change)
         elif change.kind != "mark":
             raise AssertionError(f"can't follow a {change.kind!r} of {change.path!r}")
+
+    def _sync(self, node: _File | _Folder | None, *, whole: bool) -> None:
+        if whole:
+            self._sync_all()
+        elif isinstance(node, _Folder):
+            self._sync_names(node)
+        elif node is not None:
+            node.sync()
+
+    def _sync_all(self) -> None:
+        for folder in self._folders:
+            folder.synced = dict(folder.names)
+            for node in folder.names.values():
+                if isinstance(node, _File):
+                    node.sync()
 
     def _sync_names(self, folder: _Folder) -> None:
         """Make the names in a folder durable, and with them the other end of every renaming."""
@@ -227,7 +239,7 @@ def _variants(disk: Disk, change: Change, chance: random.Random) -> Iterator[tup
     if change.kind == "write" and len(change.data) > 1:
         length = chance.choice([1, chance.randrange(1, len(change.data)), len(change.data) - 1])
         yield "torn", lambda: disk.torn(change, length)
-    if change.kind != "sync":
+    if not change.kind.startswith("sync"):
         how = chance.choice(["lost", "early", "some"])
         yield how, partial(_cut, disk, how, chance)
 

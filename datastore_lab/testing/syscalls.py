@@ -20,7 +20,7 @@ from datastore_lab.testing.processes import CONTEXT, how
 _CALLS = (
     "open,openat,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,"
     "fallocate,copy_file_range,sendfile,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,"
-    "mkdir,mkdirat,rmdir,fsync,fdatasync,sync_file_range,msync"
+    "mkdir,mkdirat,rmdir,fsync,fdatasync,syncfs,sync_file_range,msync"
 )
 
 
@@ -132,8 +132,8 @@ class _Reader:
             yield Change("truncate", "", numbers[0])
         elif name == "fallocate":
             yield Change("allocate", "", 0 if b"KEEP_SIZE" in arguments else sum(numbers[-2:]))
-        elif name in {"fsync", "fdatasync"}:
-            yield Change("sync", "")
+        elif name in _SYNCING:
+            yield Change(_SYNCING[name], "")
         elif name in {"copy_file_range", "sendfile"}:
             yield Change("copy", "")
         elif name == "lseek" and self._at.get(handle, [0]) != [-1]:
@@ -177,6 +177,8 @@ _MOVING = {
     **dict.fromkeys(("link", "linkat"), "link"),
     "rmdir": "rmdir",
 }
+
+_SYNCING = {"fsync": "sync", "fdatasync": "sync", "syncfs": "sync all"}
 
 
 def _plain(text: bytes) -> str:
