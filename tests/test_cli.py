@@ -165,7 +165,8 @@ def damaged(tmp_path):
     files = [file for file in (tmp_path / "lab.zarr").rglob("*") if file.is_file()]
     (chunk,) = [file for file in files if needle in file.read_bytes()]
     data = bytearray(chunk.read_bytes())
-    data[data.index(needle)] ^= 1
+    at = data.index(needle)
+    data[at : at + 8] = bytes(8)  # a single flipped bit would be mended
     chunk.write_bytes(bytes(data))
     return tmp_path / "lab.zarr"
 

@@ -137,7 +137,8 @@ class TaskAppender:
         try:
             yield
         except OSError as error:
-            if isinstance(error, LabError) and not isinstance(error, EngineError):
+            ours = isinstance(error, LabError)
+            if ours and not isinstance(error, EngineError):
                 raise
             raise EngineError(
                 f"{what} of {show(self.key)!r} can't be written: {error}; those before are there",
