@@ -446,6 +446,14 @@ def test_children_of_a_large_group_come_once_each_and_page_by_page(path, tracked
     engine.delete((expected[300],))
     engine.delete((expected[100],))
     assert [*first, *children] == [name for name in expected if name != expected[300]]
+    reader = HDF5Engine(path, "r")
+    left = [name for name in expected if name not in {expected[100], expected[300]}]
+    assert list(reader.children()) == left
+    children = reader.children()
+    first = [next(children) for _ in range(200)]
+    engine.delete((left[-1],))
+    assert [*first, *children] == left[:-1]
+    reader.close()
     engine.close()
 
 

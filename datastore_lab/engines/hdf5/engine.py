@@ -118,11 +118,13 @@ class HDF5Engine(Session):
 
     def children(self, prefix: Key = ()) -> Iterator[str]:
         """Yield the names of the child nodes of one node; what they lead to is looked at page by page."""
-        looked, names = self._look(prefix, lambda root: walk.first_children(_node(root, prefix), _PAGE))
-        yield from map(links.decode, names)
-        if len(looked) < _PAGE:
-            return
-        rest = self._look(prefix, lambda root: walk.other_links(root, prefix, looked))
+        looked: list[bytes] = []
+        if self._writer is None:  # who writes may add children meanwhile, which are not to be listed
+            looked, names = self._look(prefix, lambda root: walk.first_children(_node(root, prefix), _PAGE))
+            yield from map(links.decode, names)
+            if len(looked) < _PAGE:
+                return
+        rest = self._look(prefix, lambda root: walk.other_links(_node(root, prefix), looked))
         for at in range(0, len(rest), _PAGE):
             page = rest[at : at + _PAGE]
             names = self._look(prefix, lambda root, page=page: walk.children(root, prefix, page))  # type: ignore[misc]

@@ -22,11 +22,10 @@ def first_children(group: Any, count: int) -> tuple[list[bytes], list[bytes]]:
     return looked, _open_below(group, looked)
 
 
-def other_links(root: Any, key: Key, looked: list[bytes]) -> list[bytes]:
-    """List the links of a node but those that were looked at before."""
-    group = links.find(root, key)
+def other_links(group: Any, looked: list[bytes]) -> list[bytes]:
+    """List the links of a group but those that were looked at before."""
     before = set(looked)
-    return [] if group is None else [link for link in group if link not in before]
+    return [link for link in group if link not in before]
 
 
 def children(root: Any, key: Key, wanted: list[bytes]) -> list[bytes]:
