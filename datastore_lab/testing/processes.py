@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,10 @@ if sys.platform != "win32":
     CONTEXT.set_forkserver_preload(["__main__", "datastore_lab.testing._preload"])
 
 Judge = Callable[[Any], Any]
+
+_TURN = threading.Lock()
+"""Held while a child starts or its end is awaited: starting one asks how all others ended, and who asks
+at the same time is told that nobody knows."""
 
 
 class Outcome(NamedTuple):
@@ -55,7 +60,8 @@ class _Worker:
     def _start(self) -> None:
         self.pipe, theirs = CONTEXT.Pipe()
         self._process = CONTEXT.Process(target=_serve, args=(theirs, self._make, self._arguments))
-        self._process.start()
+        with _TURN:
+            self._process.start()
         theirs.close()
 
     def give(self, case: Any, seconds: float) -> None:
@@ -191,12 +197,14 @@ def run_and_kill(work: Callable[..., None], arguments: tuple[Any, ...], after: i
     ours, theirs = CONTEXT.Pipe(duplex=False)
     with ours:
         process = CONTEXT.Process(target=_acknowledging, args=(theirs, work, arguments), daemon=True)
-        process.start()
+        with _TURN:
+            process.start()
         theirs.close()
         count = _take(ours, after)
         time.sleep(delay)
-        process.kill()
-        process.join()
+        with _TURN:
+            process.kill()
+            process.join()
         count += _take(ours, sys.maxsize)
         code = process.exitcode
         process.close()
