@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -15,6 +15,9 @@ from datastore_lab.engines.sql.nodes import Node, row_of
 from datastore_lab.engines.sql.tables import ROOT, metadata, migrate, node, store
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, NotFound, ReadOnly
 from datastore_lab.integrity import LAYOUT, check_layout
+
+if TYPE_CHECKING:
+    from datastore_lab.engines.sql.address import Address
 
 MODES = ("r", "r+", "a", "w", "x")
 _LOCK = 0x6C61625F73746F72
@@ -75,7 +78,8 @@ def _refuse_unwritable(path: Path) -> None:
 
 def _check_schema(database: Database, mode: str) -> bool:
     """Refuse a file of another program, or one whose schema would run something of a stranger."""
-    looking = Database(database.address, writable=False, patience=15.0, durable=False)
+    settles = database.writable and _was_interrupted(database.address)
+    looking = Database(database.address, writable=settles, patience=15.0, durable=database.writable)
     try:
         rows = _schema(looking)
         database._immutable = looking._immutable
@@ -102,12 +106,16 @@ def _schema(looking: Database) -> list[Any]:
         with looking.reading() as connection:
             return list(connection.execute(statement).all())
     except EngineError:
-        beside = f"{looking.address.path}-wal"
-        if os.path.exists(beside):  # noqa: PTH110
+        if _was_interrupted(looking.address):
             raise
         looking._immutable = True  # in a folder that can't be written, where nothing can change either
         with looking.reading() as connection:
             return list(connection.execute(statement).all())
+
+
+def _was_interrupted(address: Address) -> bool:
+    """Whether a writer left something beside the file, which SQLite settles when it may write."""
+    return any(os.path.lexists(f"{address.path}{end}") for end in ("-wal", "-journal"))
 
 
 def _is_hostile(row: Any) -> bool:
