@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 
 import h5py
 import numpy as np
@@ -381,4 +382,25 @@ def test_a_store_is_the_same_after_compacting(path):
     assert engine.compact() > 1_000_000
     assert digest(engine) == before
     assert list(engine.verify()) == []
+    engine.close()
+
+
+@pytest.mark.parametrize("size", [0, 8, (1 << 64) - 16, (1 << 64) - 8])
+@pytest.mark.timeout(60)
+def test_a_heap_that_never_ends_is_refused(tmp_path, size):
+    path = tmp_path / "run.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["note"] = "of varying length"
+        file["a"] = np.arange(3)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"GCOL") + 16
+    number, length = struct.unpack_from("<H6xQ", raw, at)
+    assert (number, length) == (1, len("of varying length"))
+    at += 16 + (length + 7) // 8 * 8  # the rest of the heap, an object without a number
+    assert struct.unpack_from("<H", raw, at) == (0,)
+    struct.pack_into("<Q", raw, at + 8, size)
+    path.write_bytes(raw)
+    engine = HDF5Engine(path, "r")
+    assert "unreadable" in str(engine.stat(()).meta["note"])
+    assert engine.read((), "a").tolist() == [0, 1, 2]
     engine.close()

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.engines.hdf5.disk import Disk, bytes_at
+from datastore_lab.engines.hdf5.heap import spoil_endless
 
 if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.journal import Journal
@@ -94,6 +95,7 @@ class PagedFile:
             view[got:] = bytes(len(view) - got)
         if self._pages:
             self._lay_over(view, self._at)
+        spoil_endless(view)
         self._at += len(view)
         return len(view)
 
