@@ -40,7 +40,7 @@ class TextFile:
         self._size = _size(path)
         self._about = sidecar.load(path, trusting=trusting)
         self.key = self._about.key
-        if self._about.size < self._about.pieces[0][1] and not self._about.closed:  # not even the header counts
+        if self._about.size < self._about.pieces[0][1] and not self._about.closed:  # no header yet
             raise Unfinished(f"{path!r} has not been begun: its writer was stopped", key=path)
         if trusting:
             self._count_again()
