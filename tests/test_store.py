@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from engines import WHOLE
 
 from datastore_lab import open_store
 from datastore_lab.errors import (
@@ -731,3 +732,28 @@ def test_opening_an_open_store_anew_leaves_no_attributes_behind(tmp_path, name):
         store["a"] = 1
         with open_store(tmp_path / name, "w") as again:
             assert (again.attrs(), list(again)) == ({}, [])
+
+
+LEFT_OPEN = """
+import sys
+import numpy as np
+from datastore_lab import open_store
+from datastore_lab.records import ArrayInfo, Stat
+store = open_store(sys.argv[1])
+appender = store.append("run", Stat("stream", {"x": ArrayInfo("<f8", (0,), ("time",), 0, None)}, {}))
+appender.extend({"x": np.arange(5.0)})
+store["whole"] = np.zeros(3_000_000)
+"""
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
+def test_a_process_that_ends_with_an_open_store_loses_nothing_and_says_nothing(case, tmp_path):
+    path = tmp_path / case.name
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, str(path)], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    with open_store(path, "r") as store:
+        assert store.record("run").arrays["x"].tolist() == [0, 1, 2, 3, 4]
+        assert store.verify() == []
+    assert [file.name for file in tmp_path.iterdir()] == [case.name]

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
+from datastore_lab.folders.threads import begin
+
 
 class WriteBehind:
     """Calls a function in a thread of its own, one call after the other, at most one behind.
@@ -37,7 +39,7 @@ class WriteBehind:
     def __call__(self, *arguments: Any) -> None:
         """Wait for the call before, then begin this one."""
         self._wait()
-        self._last = self._pool.submit(self._write, *arguments)
+        self._last = begin(self._pool, self._write, *arguments)
 
     def _wait(self) -> None:
         if self._last is not None:

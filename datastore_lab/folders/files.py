@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from datastore_lab import media
 from datastore_lab.errors import EngineError
+from datastore_lab.folders.threads import begin
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -118,7 +119,9 @@ def _at_once(work: Callable[[T], None], items: Sequence[T]) -> None:
             work(item)
         return
     with ThreadPoolExecutor(min(len(items), _THREADS), "sync") as pool:
-        list(pool.map(work, items))
+        begun = [begin(pool, work, item) for item in items]
+    for one in begun:
+        one.result()
 
 
 def _write_open(path: str, buffers: Sequence[Buffer]) -> int:
