@@ -1,6 +1,7 @@
 """Checksums that find every flipped bit: one per block of payload, and a seal over everything else.
 
-Every engine stores them in the way of its medium; what is summed, and how, is the same everywhere:
+Every engine stores them in the way of its medium. Where the medium brings a checksum of its own it takes the
+place of ours: crc32c ends a chunk of Zarr, and the seal of a Parquet folder covers the text of its YAML.
 
 - a **block sum** is the 64-bit XXH3 of at most `BLOCK` bytes of an array as it is stored, or of one chunk;
 - a **seal** is the 128-bit XXH3 of a record's kind, its arrays' names, types, shapes and dimensions, and its

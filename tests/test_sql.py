@@ -3,6 +3,7 @@
 import logging
 import pickle
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from datastore_lab import open_store
 from datastore_lab.engines.sql import SQLEngine, SQLiteEngine, address
 from datastore_lab.engines.sql.tables import metadata
-from datastore_lab.errors import BadKey, Corrupt, EngineError, Foreign, LabError, Locked, NotFound
+from datastore_lab.errors import BadKey, Corrupt, EngineError, Foreign, LabError, Locked, NotFound, ReadOnly
 from datastore_lab.records import ArrayInfo, Record, Stat
 
 FLIPS = 400
@@ -548,3 +549,23 @@ def test_a_removed_file_takes_no_more_changes(tmp_path):
     with pytest.raises(EngineError, match="removed or replaced"):
         engine.write(("b",), record(v=[1]))
     engine.close()
+
+
+def test_a_file_whose_making_was_interrupted_says_how_it_is_settled(tmp_path):
+    path = tmp_path / "lab.sqlite"
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("PRAGMA cache_size=1")
+    raw.execute("CREATE TABLE t (x)")
+    raw.execute("BEGIN")
+    raw.execute("INSERT INTO t VALUES (zeroblob(100000))")  # more than is cached: the file is changed already
+    left = tmp_path / "left"
+    left.mkdir()
+    for file in tmp_path.glob("lab.sqlite*"):
+        shutil.copy(file, left)
+    raw.close()
+    assert (left / "lab.sqlite-journal").stat().st_size
+    with pytest.raises(ReadOnly, match="mode 'r\\+'"):
+        SQLiteEngine(left / "lab.sqlite", "r")
+    with pytest.raises(Foreign):  # settled, it is what it was: another program's
+        SQLiteEngine(left / "lab.sqlite", "r+")
+    assert sqlite3.connect(left / "lab.sqlite").execute("SELECT count(*) FROM t").fetchone() == (0,)

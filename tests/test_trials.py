@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -291,6 +292,20 @@ def test_folders_of_earlier_programs_are_read(old):
         engine.stat((*key, "emg", "12"))
     with pytest.raises(Foreign, match="only read"):
         TrialsEngine(old).task(key)
+
+
+def test_an_old_file_that_is_being_written_is_left_alone(old):
+    hold = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print(flush=True); sys.stdin.read()"
+    path = old / "p0" / "cursor" / "emg.hdf5"
+    command = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        engine = TrialsEngine(old, "r")
+        with pytest.raises(Locked, match="open for writing"):
+            engine.read(("p0", "cursor", "emg", "10"), "data")
+        writer.stdin.close()
+        writer.wait(30)
+    assert engine.read(("p0", "cursor", "emg", "10"), "data").shape == (2, 3)
 
 
 def test_what_an_old_folder_must_not_do(old, tmp_path):

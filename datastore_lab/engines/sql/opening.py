@@ -79,7 +79,7 @@ def _refuse_unwritable(path: Path) -> None:
 def _check_schema(database: Database, mode: str) -> bool:
     """Refuse a file of another program, or one whose schema would run something of a stranger."""
     settles = database.writable and _was_interrupted(database.address)
-    looking = Database(database.address, writable=settles, patience=15.0, durable=database.writable)
+    looking = Database(database.address, writable=settles, patience=15.0, durable=True)
     try:
         rows = _schema(looking)
         database._immutable = looking._immutable
@@ -105,6 +105,14 @@ def _schema(looking: Database) -> list[Any]:
     try:
         with looking.reading() as connection:
             return list(connection.execute(statement).all())
+    except ReadOnly as error:
+        if not _was_interrupted(looking.address):
+            raise
+        raise ReadOnly(
+            f"the writer of {looking.address.shown} was stopped in the middle of a change, which SQLite can "
+            "only undo by writing; open it once with mode 'r+', where that is allowed",
+            key=looking.address.shown,
+        ) from error
     except EngineError:
         if _was_interrupted(looking.address):
             raise

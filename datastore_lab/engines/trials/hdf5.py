@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datastore_lab.errors import Corrupt, Foreign, NotFound
+from datastore_lab.errors import Corrupt, Foreign, Locked, NotFound
 from datastore_lab.records import ARRAYS, Selection, Stat, default_dims, normalise_selection
 from datastore_lab.streams import limits
 from datastore_lab.streams.ipc.read import info as describe
@@ -28,7 +28,11 @@ def _opened(path: str) -> Iterator[Any]:
     import h5py
 
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r", locking="best-effort")
+    except BlockingIOError as error:
+        raise Locked(
+            f"{path!r} is open for writing in another program; close it there, then read it", key=path
+        ) from error
     except OSError as error:
         raise Corrupt(f"{path!r} is no HDF5 file that can be read: {error}", key=path) from error
     with file:
