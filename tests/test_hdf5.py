@@ -461,17 +461,17 @@ def test_a_small_record_is_read_at_one_commit(path, engine):
     engine.write(("small",), record(1, unit="V"))
     engine.write(("large",), Record("array", {"data": np.zeros(200_000)}, {}, {}))
     reader = HDF5Engine(path, "r")
-    assert repr(reader.read_small(("small",))) == repr(
+    assert repr(reader.read_whole(("small",))) == repr(
         Record("array", {"data": np.full(4, 1)}, {"unit": "V"}, {"data": ("data_0",)})
     )
     engine.write(("small",), record(2))
-    found = reader.read_small(("small",))
+    found = reader.read_whole(("small",))
     assert (found.meta, found.arrays["data"].tolist()) == ({}, [2, 2, 2, 2])
     found.arrays["data"][:] = 7
-    assert reader.read_small(("small",)).arrays["data"].tolist() == [2, 2, 2, 2]
-    assert reader.read_small(("large",)) is None
+    assert reader.read_whole(("small",)).arrays["data"].tolist() == [2, 2, 2, 2]
+    assert reader.read_whole(("large",)) is None
     with pytest.raises(NotFound):
-        reader.read_small(("none",))
+        reader.read_whole(("none",))
     reader.close()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from datastore_lab import media
 from datastore_lab.errors import EngineError, LabError
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Engine, Record
+from datastore_lab.records import Engine, ReadsWhole, Record
 
 _ATTEMPTS = 20
 
@@ -21,10 +23,14 @@ def read_record(engine: Engine, key: Key) -> Record:
     EngineError
         If a writer in another process replaces the record faster than it can be read.
     """
-    small = getattr(type(engine), "read_small", None)  # of the class: what wraps an engine sees every call
-    if small is not None and (found := small(engine, key)) is not None:
-        return found  # type: ignore[no-any-return]
+    if _reads_whole(engine) and (found := engine.read_whole(key)) is not None:
+        return found
     return _read_large(engine, key)
+
+
+def _reads_whole(engine: Engine) -> TypeGuard[ReadsWhole]:
+    """Ask its class whether an engine reads records in one step: what wraps one sees every call then."""
+    return issubclass(type(engine), ReadsWhole)
 
 
 def _read_large(engine: Engine, key: Key) -> Record:

@@ -138,7 +138,7 @@ class HDF5Engine(Session):
         """Read one array of a record, or a part of it."""
         return self._look(key, lambda root: self._read(root, key, name, selection))
 
-    def read_small(self, key: Key) -> Record | None:
+    def read_whole(self, key: Key) -> Record | None:
         """Read all of a record at one commit; None for one that is large or grows."""
         return self._look(key, lambda root: self._small(root, key))
 

@@ -1,0 +1,78 @@
+"""The one value and the protocols that everything meets in.
+
+A `Record` is named arrays with named dimensions plus JSON metadata, of a ``kind`` that says which codec
+made it. An `Engine` keeps records at hierarchical keys; a `Codec` turns Python objects into records and
+back. This module needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from datastore_lab.records.checks import (
+    DURABILITIES,
+    MOST_AXES,
+    check_durability,
+    check_record,
+    check_rows,
+    default_dims,
+    dims_of,
+    normalise_selection,
+)
+from datastore_lab.records.protocols import (
+    Appender,
+    Appends,
+    Codec,
+    Engine,
+    ReadsWhole,
+)
+from datastore_lab.records.sources import (
+    Block,
+    Device,
+    Writer,
+)
+from datastore_lab.records.values import (
+    ARRAY_ATTRIBUTES,
+    ARRAYS,
+    BESIDE,
+    CODEC_STATE,
+    GROUP,
+    RESERVED,
+    ArrayInfo,
+    Problem,
+    Record,
+    Repair,
+    Selection,
+    Stat,
+    Traits,
+)
+
+__all__ = [
+    "ARRAYS",
+    "ARRAY_ATTRIBUTES",
+    "BESIDE",
+    "CODEC_STATE",
+    "DURABILITIES",
+    "GROUP",
+    "MOST_AXES",
+    "RESERVED",
+    "Appender",
+    "Appends",
+    "ArrayInfo",
+    "Block",
+    "Codec",
+    "Device",
+    "Engine",
+    "Problem",
+    "ReadsWhole",
+    "Record",
+    "Repair",
+    "Selection",
+    "Stat",
+    "Traits",
+    "Writer",
+    "check_durability",
+    "check_record",
+    "check_rows",
+    "default_dims",
+    "dims_of",
+    "normalise_selection",
+]
