@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import threading
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from datastore_lab.records import (
     check_record,
     check_rows,
     default_dims,
+    gather,
     normalise_selection,
 )
 
@@ -139,6 +141,10 @@ class MemoryEngine:
                 raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(node.arrays)}", key=key)
             array = node.arrays[name]
         return array[(*normalise_selection(selection, array.shape), ...)].copy()
+
+    def read_whole(self, key: Key) -> Record:
+        with self._lock:
+            return gather(self.stat(key), functools.partial(self.read, key))
 
     def write(self, key: Key, record: Record) -> None:
         check_record(record)

@@ -15,7 +15,6 @@ from datastore_lab.records.checks import (
     check_rows,
     default_dims,
     dims_of,
-    normalise_selection,
 )
 from datastore_lab.records.protocols import (
     Appender,
@@ -24,6 +23,7 @@ from datastore_lab.records.protocols import (
     Engine,
     ReadsWhole,
 )
+from datastore_lab.records.reading import gather, normalise_selection
 from datastore_lab.records.sources import (
     Block,
     Device,
@@ -74,5 +74,6 @@ __all__ = [
     "check_rows",
     "default_dims",
     "dims_of",
+    "gather",
     "normalise_selection",
 ]

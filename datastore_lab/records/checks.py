@@ -1,4 +1,4 @@
-"""What no engine may accept, and how selections and dimension names are completed."""
+"""What no engine may accept, and how dimension names are completed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from datastore_lab.errors import BadKey, NotStorable
 from datastore_lab.keys import Key, show
-from datastore_lab.records.values import GROUP, Record, Selection
+from datastore_lab.records.values import GROUP, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,36 +107,3 @@ def check_rows(key: Key, block: Mapping[str, NDArray[Any]], arrays: Mapping[str,
                 key=key,
             )
     return lengths.pop() if lengths else 0
-
-
-def normalise_selection(selection: Selection, shape: tuple[int, ...]) -> Selection:
-    """Complete a selection to one entry per axis, with non-negative bounds inside the shape.
-
-    Integers stay integers (they drop the axis); slices come back with explicit start, stop and step.
-
-    Raises
-    ------
-    IndexError
-        If there are more entries than axes, or an integer lies outside its axis.
-
-    Examples
-    --------
-    >>> normalise_selection((slice(None, None, 2), -1), (5, 3))
-    (slice(0, 5, 2), 2)
-    >>> normalise_selection((), (4,))
-    (slice(0, 4, 1),)
-    """
-    if len(selection) > len(shape):
-        raise IndexError(f"{len(selection)} indices for an array of {len(shape)} axes")
-    padded = (*selection, *(slice(None) for _ in shape[len(selection) :]))
-    return tuple(_normalise_axis(index, length) for index, length in zip(padded, shape, strict=True))
-
-
-def _normalise_axis(index: int | slice, length: int) -> int | slice:
-    if isinstance(index, slice):
-        start, stop, step = index.indices(length)
-        return slice(start, None if stop < 0 else stop, step)
-    at = index.__index__()
-    if not -length <= at < length:
-        raise IndexError(f"index {at} is outside an axis of length {length}")
-    return at % length if length else at

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TypeGuard
 
 from datastore_lab import media
 from datastore_lab.errors import EngineError, LabError
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Engine, ReadsWhole, Record
+from datastore_lab.records import Engine, ReadsWhole, Record, gather
 
 _ATTEMPTS = 20
 
@@ -56,11 +57,7 @@ def _read_large(engine: Engine, key: Key) -> Record:
 
 def _read(engine: Engine, key: Key) -> Record:
     """Read a record, each array as long as it was described."""
-    stat = engine.stat(key)
-    parts = {name: tuple(slice(0, size) for size in info.shape[:1]) for name, info in stat.arrays.items()}
-    arrays = {name: engine.read(key, name, part) for name, part in parts.items()}
-    dims = {name: info.dims for name, info in stat.arrays.items()}
-    return Record(stat.kind, arrays, stat.meta, dims)
+    return gather(engine.stat(key), functools.partial(engine.read, key))
 
 
 def _grew(engine: Engine, key: Key, found: Record) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from datastore_lab.engines.parquet.append import ParquetAppender
 from datastore_lab.engines.parquet.change import MAIN, Changes
 from datastore_lab.engines.parquet.doc import DESCRIPTION, Doc, Table
-from datastore_lab.engines.parquet.read import read_array, verify_node
+from datastore_lab.engines.parquet.read import read_array, read_record, verify_node
 from datastore_lab.engines.parquet.repair import repair_node
 from datastore_lab.engines.parquet.tree import Tree, check_place
 from datastore_lab.errors import LabError
@@ -123,6 +123,10 @@ class ParquetFolderEngine:
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
         key = check(key)
         return self._session.consistent(lambda: read_array(self._tree, key, name, selection), proven=True)
+
+    def read_whole(self, key: Key) -> Record:
+        key = check(key)
+        return self._session.consistent(lambda: read_record(self._tree, key), proven=True)
 
     def fingerprint(self, key: Key) -> str:
         key = check(key)

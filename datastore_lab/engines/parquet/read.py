@@ -16,7 +16,7 @@ from datastore_lab.engines.parquet.columns import TEXT, Column, as_raw, from_arr
 from datastore_lab.errors import Corrupt, EngineError, LabError, NotFound
 from datastore_lab.integrity import BLOCK
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Problem, Selection, normalise_selection
+from datastore_lab.records import Problem, Record, Selection, gather, normalise_selection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,16 @@ def read_array(tree: Tree, key: Key, name: str, selection: Selection = ()) -> ND
     node = tree.node(key)
     if name not in node.doc.arrays:
         raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(node.doc.arrays)}", key=key)
-    source = _Source(tree, key, name, node.parts, node.doc)
+    return _read(_Source(tree, key, name, node.parts, node.doc), selection)
+
+
+def read_record(tree: Tree, key: Key) -> Record:
+    """Read a whole record, by one description of it."""
+    parts, doc = tree.node(key)
+    return gather(doc.stat(), lambda name, part: _read(_Source(tree, key, name, parts, doc), part))
+
+
+def _read(source: _Source, selection: Selection) -> NDArray[Any]:
     wanted = normalise_selection(selection, source.column.shape)
     found, dtype = _select(source, wanted), source.column.dtype
     return found.view(dtype) if dtype.names is not None else found

@@ -36,7 +36,7 @@ from datastore_lab.engines.zarr.repair import mend
 from datastore_lab.engines.zarr.verify import Finding, findings
 from datastore_lab.folders.session import Session
 from datastore_lab.keys import Key, check
-from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability
+from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability, gather
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,6 +134,13 @@ class ZarrEngine:
         return self._session.consistent(
             lambda: read_array(self._tree, key, name, selection),
             proof=lambda: self._tree.identity(key, name),
+        )
+
+    def read_whole(self, key: Key) -> Record:
+        key = check(key)
+        return self._session.consistent(
+            lambda: gather(self._tree.stat(key), functools.partial(read_array, self._tree, key)),
+            proof=lambda: self._tree.fingerprint(key),  # of the data: what was described was so at one moment
         )
 
     def fingerprint(self, key: Key) -> str:

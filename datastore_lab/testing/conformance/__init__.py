@@ -21,9 +21,10 @@ from datastore_lab.testing.conformance.changes import Changes
 from datastore_lab.testing.conformance.files import Files
 from datastore_lab.testing.conformance.objects import ObjectStoreConformance
 from datastore_lab.testing.conformance.streams import Streams
+from datastore_lab.testing.conformance.whole import Whole
 
 
-class EngineConformance(Basics, Changes, Streams):
+class EngineConformance(Basics, Changes, Streams, Whole):
     """What every engine does that can be changed."""
 
 
