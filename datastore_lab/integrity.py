@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -155,6 +155,46 @@ def block_sums(buffer: Buffer, size: int = BLOCK) -> NDArray[np.uint64]:
     import numpy as np
 
     return np.fromiter(map(block_sum, blocks(buffer, size)), np.uint64)
+
+
+class RunningSums:
+    """Sums of the blocks of bytes that come in pieces.
+
+    Parameters
+    ----------
+    sums : sequence of int, optional
+        Of whole blocks before.
+    rest : buffer, optional
+        What follows these, of less than a block.
+
+    Examples
+    --------
+    >>> running = RunningSums()
+    >>> running.add(bytes(1_500_000)); running.add(bytes(1_000_000))
+    >>> running.sums() == block_sums(bytes(2_500_000)).tolist()
+    True
+    """
+
+    def __init__(self, sums: Sequence[int] = (), rest: Buffer = b"") -> None:
+        self._whole, self._state = list(sums), xxhash.xxh3_64(rest)
+        self._filled = memoryview(rest).nbytes
+
+    def add(self, buffer: Buffer) -> None:
+        """Go on with contiguous bytes."""
+        view = memoryview(buffer).cast("B")
+        while view:
+            part = view[: BLOCK - self._filled]
+            self._state.update(part)
+            self._filled += len(part)
+            if self._filled == BLOCK:
+                self._whole.append(self._state.intdigest())
+                self._state.reset()
+                self._filled = 0
+            view = view[len(part) :]
+
+    def sums(self) -> list[int]:
+        """Give the sums of all blocks, the last of which may not be full yet."""
+        return [*self._whole, self._state.intdigest()] if self._filled else list(self._whole)
 
 
 def blocks(buffer: Buffer, size: int = BLOCK) -> Iterator[memoryview]:

@@ -593,3 +593,24 @@ def test_one_flipped_bit_hides_no_flushed_rows_after_a_crash(tmp_path):
             assert seen is None or (seen == ROWS[: len(seen)] and len(seen) >= acknowledged), (state[:2], at)
             flips += 1
     assert flips > 500
+
+
+def test_what_is_appended_later_never_changes_rows_that_wait(tmp_path, monkeypatch):
+    """Memory is used again only when its rows are on the disk: with all edges of waiting and committing."""
+    monkeypatch.setattr(StreamAppender, "piece_bytes", 1_000_000)
+    monkeypatch.setattr(StreamAppender, "commit_bytes", 2_500_000)
+    spec = spec_of({"x": np.zeros((1, 100)), "n": np.zeros(1, "i8")})
+    engine = ArrowEngine(tmp_path / "run.arrow")
+    appender, done = engine.append(("s",), spec), 0
+    for length in [700, 700, 700, 1500, 1500, 1500, 700, 1500, 700, 700, 1500, 3000, 700, 3000, 1500] * 2:
+        numbers = np.arange(done, done + length)
+        block = {"x": np.repeat(numbers[:, None], 100, axis=1).astype("f8"), "n": numbers}
+        appender.extend(block)
+        block["x"][...] = block["n"][...] = -1
+        done += length
+        if length == 3000:
+            appender.flush()
+    appender.close({})
+    assert np.array_equal(engine.read(("s",), "n"), np.arange(done))
+    assert np.array_equal(engine.read(("s",), "x")[:, 7], np.arange(done))
+    engine.close()

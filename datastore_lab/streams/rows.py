@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,41 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Rows = Mapping[str, "NDArray[Any]"]
+
+
+class Memory:
+    """Arrays whose rows are on the disk, for rows to come: to touch new memory costs more than to copy.
+
+    Examples
+    --------
+    >>> memory = Memory()
+    >>> first = memory.take((1_000_000,), np.dtype("f8"))
+    >>> memory.give([{"x": first}])
+    >>> memory.take((1_000_000,), np.dtype("f8")) is first
+    True
+    """
+
+    least, most = 1 << 18, 1 << 25
+
+    def __init__(self) -> None:
+        self._free: list[NDArray[Any]] = []
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Give an array of any content."""
+        for index, array in enumerate(self._free):
+            if array.shape == shape and array.dtype == dtype:
+                return self._free.pop(index)
+        return np.empty(shape, dtype)
+
+    def give(self, rows: Sequence[Rows]) -> None:
+        """Take back arrays that nobody looks at any more; the oldest go where it is too much."""
+        given = [array for block in rows for array in block.values()]
+        self._free += [array for array in given if self._fits(array)]
+        while sum(array.nbytes for array in self._free) > self.most:
+            self._free.pop(0)
+
+    def _fits(self, array: NDArray[Any]) -> bool:
+        return array.dtype.kind != "T" and self.least <= array.nbytes <= self.most
 
 
 class StreamAppender(ABC):
@@ -55,6 +90,7 @@ class StreamAppender(ABC):
         self._types = {name: dtypes.parse(info.dtype) for name, info in spec.arrays.items()}
         self._waiting: list[Rows] = []
         self._bytes = 0
+        self._memory, self._in_use = Memory(), list[Rows]()
         self._held: list[Buffer] = []
         self._held_bytes = 0
         self._last: Mapping[str, Any] | None = None
@@ -77,10 +113,17 @@ class StreamAppender(ABC):
 
     def _fitting(self, block: Rows) -> Rows:
         check_rows(self.key, block, self.spec.arrays)
-        own = {name: dtypes.fit(rows, self._types[name], name) for name, rows in block.items()}
+        own = {name: self._own(rows, name) for name, rows in block.items()}
         for name, rows in own.items():
             check_text(name, rows)
         return {name: own[name] for name in self._types}
+
+    def _own(self, rows: NDArray[Any], name: str) -> NDArray[Any]:
+        if rows.dtype != self._types[name]:
+            return dtypes.fit(rows, self._types[name], name)
+        own = self._memory.take(rows.shape, self._types[name])
+        own[...] = rows
+        return own
 
     def flush(self) -> None:
         with self._lock:
@@ -135,7 +178,11 @@ class StreamAppender(ABC):
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         if not waiting:
             return
-        joined = waiting[0] if len(waiting) == 1 else _joined(waiting)
+        joined = waiting[0]
+        if len(waiting) > 1:
+            joined = _joined(waiting, self._memory)
+            self._memory.give(waiting)
+        self._in_use.append(joined)  # (what is held may refer to them)
         for piece in _pieces(joined, self.piece_bytes):
             self._put(piece)
 
@@ -146,6 +193,8 @@ class StreamAppender(ABC):
 
     def _let_out(self) -> None:
         self._held, self._held_bytes = [], 0
+        self._memory.give(self._in_use)
+        self._in_use = []
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
@@ -193,12 +242,12 @@ def check_text(name: str, rows: NDArray[Any]) -> None:
         raise NotStorable(f"rows of {name!r} hold text with a lone surrogate", key=name)
 
 
-def _joined(waiting: list[Rows]) -> Rows:
+def _joined(waiting: list[Rows], memory: Memory) -> Rows:
     joined = {}
     for name, first in waiting[0].items():
         lengths = [len(block[name]) for block in waiting]
         # (concatenate would pack the fields of a structured type)
-        out = joined[name] = np.empty((sum(lengths), *first.shape[1:]), first.dtype)
+        out = joined[name] = memory.take((sum(lengths), *first.shape[1:]), first.dtype)
         for block, stop in zip(waiting, itertools.accumulate(lengths), strict=True):
             out[stop - len(block[name]) : stop] = block[name]
     return joined

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from datastore_lab import integrity, media
 from datastore_lab.engines.parquet_file.carry import carried, pack
 from datastore_lab.errors import EngineError
-from datastore_lab.integrity import BLOCK, LAYOUT, SEAL, SUMS, VERSION
+from datastore_lab.integrity import LAYOUT, SEAL, SUMS, VERSION, RunningSums
 from datastore_lab.streams import columns, disk
 
 if TYPE_CHECKING:
@@ -43,8 +42,7 @@ class SummingFile(io.RawIOBase):
             os.unlink(path)  # noqa: PTH108 (of an attempt that was killed)
         self._handle = disk.create(path)
         self._at = 0
-        self._state = xxhash.xxh3_64()
-        self.sums: list[int] = []
+        self._sums = RunningSums()
         self.held: bytearray | None = None
 
     def writable(self) -> bool:
@@ -59,25 +57,14 @@ class SummingFile(io.RawIOBase):
         if self.held is not None:
             self.held += view
             return count
-        while view:
-            part = view[: BLOCK - self._at % BLOCK]
-            self._state.update(part)
-            self._at = disk.write_at(self._handle, part, self._at)
-            if self._at % BLOCK == 0:
-                self._end_block()
-            view = view[len(part) :]
+        self._sums.add(view)
+        self._at = disk.write_at(self._handle, view, self._at)
         return count
-
-    def _end_block(self) -> None:
-        self.sums.append(self._state.intdigest())
-        self._state.reset()
 
     def hold(self) -> list[int]:
         """Keep back what comes from here on; gives the sums of all blocks before."""
-        if self._at % BLOCK:
-            self._end_block()
         self.held = bytearray()
-        return self.sums
+        return self._sums.sums()
 
     def finish(self, *, durable: bool) -> None:
         """Write what was held, and make all of it durable."""

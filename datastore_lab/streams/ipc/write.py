@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,42 +12,19 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from datastore_lab import media
-from datastore_lab.integrity import BLOCK, LAYOUT, VERSION, block_sum, block_sums
+from datastore_lab.integrity import BLOCK, LAYOUT, VERSION
 from datastore_lab.records import ARRAY_ATTRIBUTES, Stat
 from datastore_lab.streams import columns, disk
-from datastore_lab.streams.ipc import head
+from datastore_lab.streams.ipc import head, sink
 from datastore_lab.streams.rows import Rows, StreamAppender
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from datastore_lab.keys import Key
 
 KIND, KEY, META = b"lab_kind", b"lab_key", b"lab_meta"
-
-
-class _Sink(io.RawIOBase):
-    """Gathers what Arrow writes, so that the sums can be put in before it goes to disk."""
-
-    def __init__(self) -> None:
-        self._raw, self._taken = bytearray(), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._taken + len(self._raw)
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._raw += view
-        return len(view)
-
-    def take(self) -> bytearray:
-        """Give what was written since, and forget it."""
-        raw, self._raw = self._raw, bytearray()
-        self._taken += len(raw)
-        return raw
 
 
 class IpcAppender(StreamAppender):
@@ -71,9 +47,9 @@ class IpcAppender(StreamAppender):
         super().__init__(path, key, spec, release)
         self._durable = durable
         self.schema = schema(key, spec)
-        self._number = self._at = 0
-        self._footer: bytearray | None = None
-        self._sink = _Sink()
+        self._number = self._at = self._end_at = self._written = 0
+        self._footer: memoryview | None = None
+        self._sink = sink.Sink()
         self._writer = pa.ipc.new_file(pa.PythonFile(self._sink, mode="w"), self.schema)
         self._handle = disk.create(path)
         try:
@@ -104,10 +80,17 @@ class IpcAppender(StreamAppender):
 
     def _put(self, rows: Rows) -> None:
         self._write_batch(rows, {})
-        raw = self._sink.take()
-        self._sign(raw)
-        self._hold(raw)
+        for part in self._signed():
+            self._hold(part)
+        if self._number:
+            self._write_ahead()
         self._number += 1
+
+    def _signed(self) -> list[Buffer]:
+        """Take the batch that was written last, with its sums."""
+        parts = self._sink.take()
+        sink.sign(parts, 0 if self._number else 8 + head.length_of(bytes(memoryview(parts[0])[8:16])))
+        return parts
 
     def _write_batch(self, rows: Rows, extra: Mapping[str, str]) -> None:
         given = rows or {name: self._no_rows(name) for name in self._types}
@@ -122,21 +105,6 @@ class IpcAppender(StreamAppender):
     def _no_rows(self, name: str) -> NDArray[Any]:
         return np.empty((0, *self.spec.arrays[name].shape[1:]), self._types[name])
 
-    def _sign(self, raw: bytearray) -> int:
-        """Put the sums into the batch at the end of `raw`; returns where the batch ends."""
-        at = 0 if self._number else 8 + head.length_of(bytes(raw[8:16]))
-        view = memoryview(raw)
-        batch = head.parse(view[at:])
-        if batch is None:  # (Arrow writes what it reads)
-            raise OSError("Arrow has written no record batch")
-        end = at + batch.size + batch.body
-        sums = b"".join(b"%016x" % found for found in block_sums(view[at + batch.size : end]).tolist())
-        _put_in(raw, at, batch.extra[head.SUMS], sums)
-        if head.TAIL in batch.extra:
-            _put_in(raw, at, batch.extra[head.TAIL], b"%016x%016x" % (len(raw) - end, block_sum(view[end:])))
-        _put_in(raw, at, batch.extra[head.SUM], head.own_sum(view[at:], bytes(raw[:at]), batch).encode())
-        return end
-
     def _sync(self) -> None:
         """Write all but the first bytes behind the last mark; when they are durable put these over it.
 
@@ -146,18 +114,32 @@ class IpcAppender(StreamAppender):
         disk.check_there(self._handle, self._path)
         if not self._held:
             return
-        raw = memoryview(self._held[0])
-        end = self._at + head.MARK
-        for part in (raw[head.MARK :], *self._held[1:]):
-            end = disk.write_at(self._handle, part, end)
+        end = self._write_held()
         disk.write_at(self._handle, head.premark(self._at), end)
+        self._written = 0  # (whoever tries again writes all of it again: a sync that fails may have lost it)
         self._wait()
         self._ahead = True
-        disk.write_at(self._handle, raw[: head.MARK], self._at)
+        disk.write_at(self._handle, memoryview(self._held[0])[: head.MARK], self._at)
         disk.write_at(self._handle, head.mark(end), end)
         self._wait()
         self._ahead, self._at = False, end
         self._let_out()
+
+    def _write_held(self) -> int:
+        """Write what is held, and was not written yet, but for its first bytes; gives where it ends."""
+        for part in self._held[self._written :]:
+            first = self._written == 0
+            view = memoryview(part)[head.MARK :] if first else memoryview(part)
+            self._end_at = disk.write_at(self._handle, view, self._at + head.MARK if first else self._end_at)
+            self._written += 1
+        return self._end_at
+
+    def _write_ahead(self) -> None:
+        """Give the disk something to do meanwhile; it counts when it was written behind a mark and synced."""
+        try:
+            self._write_held()
+        except OSError:  # the next flush writes all of it again, and says what is the matter
+            self._written = 0
 
     def _undo(self) -> None:
         disk.write_at(self._handle, head.mark(self._at), self._at)
@@ -170,12 +152,13 @@ class IpcAppender(StreamAppender):
         self._wait()
         self._release_file()
 
-    def _last_batch(self, meta: Mapping[str, Any]) -> bytearray:
+    def _last_batch(self, meta: Mapping[str, Any]) -> memoryview:
         """Hold the batch that ends the stream; gives what lies behind it, the index for other programs."""
         self._write_batch({}, {head.META: media.to_json(meta), head.TAIL: "0" * 32})
         self._writer.close()
-        raw = self._sink.take()
-        end = self._sign(raw)
+        parts = self._sink.take()
+        end = sink.sign(parts, 0)
+        raw = memoryview(b"".join(parts))
         self._hold(raw[:end])
         return raw[end:]
 
@@ -191,10 +174,6 @@ class IpcAppender(StreamAppender):
             self._undo()
             os.ftruncate(self._handle, self._at + head.MARK)
         self._release_file()
-
-
-def _put_in(raw: bytearray, at: int, place: tuple[int, int], text: bytes) -> None:
-    raw[at + place[0] : at + place[0] + len(text)] = text
 
 
 def schema(key: Key, spec: Stat) -> Any:

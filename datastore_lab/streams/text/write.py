@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
-import xxhash
 
-from datastore_lab.integrity import BLOCK
+from datastore_lab.integrity import BLOCK, RunningSums
 from datastore_lab.streams import disk
 from datastore_lab.streams.columns import text
 from datastore_lab.streams.names import MEND
@@ -53,8 +52,7 @@ class TextAppender(StreamAppender):
         self._durable = durable
         self._rows = self._at = 0
         self._pieces = [(0, len(header))]
-        self._sums: list[int] = []
-        self._state = xxhash.xxh3_64()
+        self._sums = RunningSums()
         self._meta: dict[str, Any] = dict(spec.meta)
         if after is None:
             self._create(header)
@@ -97,8 +95,8 @@ class TextAppender(StreamAppender):
         self._said = said
         self._rows = next(info.shape[0] for info in said.stat.arrays.values())
         self._at = said.size
-        self._pieces, self._sums = list(said.pieces), said.sums[: said.size // BLOCK]
-        self._state = xxhash.xxh3_64(end)
+        self._pieces = list(said.pieces)
+        self._sums = RunningSums(said.sums[: said.size // BLOCK], end)
 
     def forget(self) -> None:
         """Drop the rows that were not flushed."""
@@ -120,14 +118,8 @@ class TextAppender(StreamAppender):
     def _write(self, raw: Any) -> None:
         view = memoryview(raw).cast("B")
         self._hold(view)
-        while view:
-            part = view[: BLOCK - self._at % BLOCK]
-            self._state.update(part)
-            self._at += len(part)
-            if self._at % BLOCK == 0:
-                self._sums.append(self._state.intdigest())
-                self._state.reset()
-            view = view[len(part) :]
+        self._sums.add(view)
+        self._at += len(view)
 
     def _put(self, rows: Rows) -> None:
         columns = [cells.write(column) for array in rows.values() for column in flat(array)]
@@ -173,8 +165,7 @@ class TextAppender(StreamAppender):
             for name, info in self.spec.arrays.items()
         }
         stat = self.spec._replace(arrays=infos, meta=self._meta)
-        last = [self._state.intdigest()] if self._at % BLOCK else []
-        return Sidecar(self.key, stat, self._at, list(self._pieces), [*self._sums, *last], closed)
+        return Sidecar(self.key, stat, self._at, list(self._pieces), self._sums.sums(), closed)
 
     def _say(self, *, closed: bool) -> None:
         made = self._sidecar(closed=closed)
