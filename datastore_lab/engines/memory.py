@@ -6,7 +6,7 @@ import copy
 import functools
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +18,7 @@ from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
     GROUP,
     ArrayInfo,
+    Growth,
     Problem,
     Record,
     Repair,
@@ -106,6 +107,7 @@ class MemoryEngine:
             )
         self._lock = threading.RLock()
         self._depth = 0
+        self._undo: list[Callable[[], None]] = []
         self._root = _Node()
         self._revision = 0
         self._closed = False
@@ -190,19 +192,40 @@ class MemoryEngine:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._lock:
+            self._check_open()
             before = self._root.fork() if self._depth == 0 else None
             self._depth += 1
             try:
                 yield
+                self._check_not_closed_inside()
             except BaseException:
                 if before is not None:
-                    self._root = before
+                    self._roll_back(before)
                 raise
             finally:
                 self._depth -= 1
             self._commit()
 
+    def _check_not_closed_inside(self) -> None:
+        if self._closed:
+            raise EngineError(
+                f"{self.url} was closed inside a transaction, which was undone; close it after the "
+                "transaction",
+                key=self.url,
+            )
+
+    def _roll_back(self, before: _Node) -> None:
+        self._root = before
+        while self._undo:
+            self._undo.pop()()
+
+    def _when_undone(self, action: Callable[[], None]) -> None:
+        """Call something if the transaction at hand is undone."""
+        if self._depth:
+            self._undo.append(action)
+
     def revision(self) -> int:
+        self._check_open()
         return self._revision
 
     def fingerprint(self, key: Key) -> str:
@@ -218,6 +241,7 @@ class MemoryEngine:
         yield from ()
 
     def compact(self) -> int:
+        self._check_open()
         return 0
 
     def append(self, key: Key, spec: Stat) -> MemoryAppender:
@@ -234,15 +258,20 @@ class MemoryEngine:
             return MemoryAppender(self, key, self._node(key))
 
     def close(self) -> None:
-        self._closed = True
+        with self._lock:
+            self._closed = True
 
     def _commit(self) -> None:
         if self._depth == 0:
             self._revision += 1
+            self._undo.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(f"{self.url} is closed, and its content gone; open a new one", key=self.url)
 
     def _find(self, key: Key) -> _Node | None:
-        if self._closed:
-            raise EngineError("the memory store is closed", key=key)
+        self._check_open()
         node = self._root
         for part in check(key):
             child = node.children.get(part)
@@ -286,11 +315,11 @@ class MemoryAppender:
         self._buffers = dict(node.arrays)
         self._written = node.written
         self._length = 0
-        self._closed = False
+        self.growth = Growth(key, engine.url)
+        engine._when_undone(self.growth.undo)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
-        if self._closed:
-            raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
+        self.growth.check()
         check_rows(self._key, block, self._buffers)
         self._waiting.append(
             {name: dtypes.fit(rows, self._buffers[name].dtype, name) for name, rows in block.items()}
@@ -298,6 +327,7 @@ class MemoryAppender:
 
     def flush(self) -> None:
         with self._engine._lock:
+            self.growth.check_standing()
             if not self._waiting and self._engine._find(self._key) is None:
                 return
             node = self._engine._node(self._key)  # a transaction that was undone has put another one there
@@ -311,15 +341,17 @@ class MemoryAppender:
             self._waiting.clear()
             for name, buffer in self._buffers.items():
                 node.arrays[name] = buffer[: self._length]
+            self._engine._when_undone(self.growth.undo)
             self._engine._commit()
 
     def close(self, meta: Mapping[str, Any]) -> None:
-        if self._closed:
-            return
         with self._engine._lock:
+            self.growth.check_standing()
+            if self.growth.closed:
+                return
             self.flush()
             self._engine.update(self._key, meta)
-        self._closed = True
+            self.growth.closed = True
 
     def _add(self, block: Mapping[str, NDArray[Any]]) -> None:
         count = len(next(iter(block.values()), ()))

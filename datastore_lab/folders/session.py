@@ -238,10 +238,17 @@ class Session:
                 self._run_undo(undoable)
                 raise
 
+    def when_undone(self, action: Callable[[], None]) -> None:
+        """Call something if the transaction at hand is undone; to be called with the lock held."""
+        if self.depth:
+            self.undo.append(action)
+
     def _commit(self) -> None:
         if self.closed:
             raise EngineError(
-                f"{self.root!r} was closed inside a transaction; nothing was changed", key=self.root
+                f"{self.root!r} was closed inside a transaction, which was undone; close it after the "
+                "transaction",
+                key=self.root,
             )
         with disk(self.root):
             self.changed = self.changed or bool(self._tree.overlay)

@@ -16,6 +16,7 @@ from datastore_lab.records.checks import (
     default_dims,
     dims_of,
 )
+from datastore_lab.records.growing import Growth
 from datastore_lab.records.protocols import (
     Appender,
     Appends,
@@ -61,6 +62,7 @@ __all__ = [
     "Codec",
     "Device",
     "Engine",
+    "Growth",
     "Problem",
     "ReadsWhole",
     "Record",

@@ -113,12 +113,20 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the store; may be called twice."""
+        """Release the store; may be called twice. Every other call raises `EngineError` from then on.
+
+        A transaction that is open is undone, and its end raises `EngineError`.
+        """
         ...
 
 
 class Appender(Protocol):
-    """A record that grows along axis 0 of all its arrays."""
+    """A record that grows along axis 0 of all its arrays.
+
+    Rows belong to the transaction in which they are flushed: they are durable with its commit, and when it is
+    undone they are undone too. The appender then takes no more, and every call raises `EngineError`; also if
+    the record was begun or closed in that transaction. Rows that only waited meanwhile are not part of it.
+    """
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         """Add rows: every array of the record, equal lengths on axis 0."""

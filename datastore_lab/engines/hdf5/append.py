@@ -23,7 +23,7 @@ from datastore_lab.engines.hdf5 import (
 )
 from datastore_lab.errors import AlreadyExists, EngineError, NotFound
 from datastore_lab.keys import Key, show
-from datastore_lab.records import GROUP, ArrayInfo, Record, Stat, check_record, check_rows
+from datastore_lab.records import GROUP, ArrayInfo, Growth, Record, Stat, check_record, check_rows
 
 if TYPE_CHECKING:
     import xxhash
@@ -115,12 +115,12 @@ class HDF5Appender:
         self._waiting: list[Mapping[str, NDArray[Any]]] = []
         self._bytes = 0
         self._open: dict[str, _Open] = {}
-        self._closed = False
+        self.growth = Growth(key, engine.url)
+        engine._when_undone(self.growth.undo)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         """Take rows; they are copied."""
-        if self._closed:
-            raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
+        self.growth.check()
         check_rows(self._key, block, self._like)
         own = {name: dtypes.fit(rows, self._spec[name][0], name) for name, rows in block.items()}
         with self._engine._lock:
@@ -132,6 +132,7 @@ class HDF5Appender:
     def flush(self) -> None:
         """Write what waits and commit it: durable on return."""
         with self._engine._guarded(self._key) as root:
+            self.growth.check_standing()
             if not self._waiting:
                 return
             node = links.find(root, self._key)
@@ -151,13 +152,15 @@ class HDF5Appender:
             found = describe.checked(node, self._key, self._engine.url)
             with self._engine._atomic():
                 opened = self._write(node, found, joined)
+            self._engine._when_undone(self.growth.undo)
             self._open = opened
             self._waiting.clear()
             self._bytes = 0
 
     def close(self, meta: Mapping[str, Any]) -> None:
         """Flush and add final attributes. May be called twice."""
-        if self._closed:
+        self.growth.check_standing()
+        if self.growth.closed:
             return
         media.check_json(meta)
         self.flush()
@@ -168,7 +171,8 @@ class HDF5Appender:
                 with self._engine._atomic():
                     layout.put_meta(node, meta, self._spec)
                     describe.seal(node)
-        self._closed = True
+            self.growth.closed = True
+            self._engine._when_undone(self.growth.undo)
 
     def _write(self, node: Any, found: describe.Node, joined: Mapping[str, NDArray[Any]]) -> dict[str, _Open]:
         """Add rows, their sums and the new seal."""

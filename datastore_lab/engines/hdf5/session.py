@@ -58,6 +58,7 @@ class Session:
         self._changed = False
         self._doomed: BaseException | None = None
         self._closed = False
+        self._joined: list[Callable[[], None]] = []
         self._seen: _Seen | None = None
         self._writer = None if mode == "r" else Writer(self._path, mode, self._disk, timeout)
         self._reader = Reader(self._path, self._disk) if mode == "r" else None
@@ -92,6 +93,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+            self._tell_undone()
             for part in (self._writer, self._reader):
                 if part is not None:
                     part.close()
@@ -208,7 +210,9 @@ class Session:
         if self._closed:
             if not failed:
                 raise EngineError(
-                    f"{self._path} was closed inside a transaction; nothing was changed", key=self._path
+                    f"{self._path} was closed inside a transaction, which was undone; close it after the "
+                    "transaction",
+                    key=self._path,
                 )
         elif doomed is not None:
             if not failed:
@@ -219,8 +223,23 @@ class Session:
             self._undo()
         elif self._changed:
             self._changed = False
-            self._need_writer(()).commit()
+            try:
+                self._need_writer(()).commit()
+            except BaseException:
+                self._tell_undone()
+                raise
+            self._joined.clear()
 
     def _undo(self) -> None:
         self._changed = False
         self._need_writer(()).rollback()
+        self._tell_undone()
+
+    def _when_undone(self, action: Callable[[], None]) -> None:
+        """Call something if the transaction at hand is undone."""
+        if self._depth:
+            self._joined.append(action)
+
+    def _tell_undone(self) -> None:
+        while self._joined:
+            self._joined.pop()()

@@ -13,7 +13,7 @@ from datastore_lab.engines.parquet.change import MAIN, no_rows
 from datastore_lab.engines.parquet.doc import Doc, Table
 from datastore_lab.errors import EngineError, LabError
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Stat, check_rows
+from datastore_lab.records import Growth, Stat, check_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,6 @@ class _State(NamedTuple):
     length: int
     number: int
     levels: tuple[int, ...]
-    closed: bool
 
 
 class ParquetAppender:
@@ -51,12 +50,12 @@ class ParquetAppender:
     def __init__(self, engine: ParquetFolderEngine, key: Key, spec: Stat) -> None:
         self._engine, self._key = engine, key
         self._arrays = no_rows(spec)
-        self._state = _State((), 0, 0, (), closed=False)
+        self._state = _State((), 0, 0, ())
+        self.growth = Growth(key, engine.url)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._session.lock:
-            if self._state.closed:
-                raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
+            self.growth.check()
             rows = {name: np.asarray(given) for name, given in block.items()}
             if check_rows(self._key, rows, self._arrays):
                 own = self._arrays.items()
@@ -65,25 +64,32 @@ class ParquetAppender:
 
     def flush(self) -> None:
         session = self._engine._session
-        with session.change():
-            if not self._state.waiting:
-                return
-            parts, doc = self._own()
-            session.undo.append(self._restore(self._state))
-            blocks = self._state.waiting
-            arrays = {
-                # with the type named: else numpy turns big-endian rows into native ones
-                name: np.concatenate([block[name] for block in blocks], dtype=own.dtype)
-                for name, own in self._arrays.items()
-            }
-            count = sum(len(next(iter(block.values()))) for block in blocks)
-            self._state = self._state._replace(waiting=(), length=self._state.length + count)
-            self._engine._changes.put_doc(parts, self._grown(parts, doc, arrays, count))
+        with session.lock:
+            with session.change():
+                self.growth.check_standing()
+                self._stage()
+            session.when_undone(self.growth.undo)
+
+    def _stage(self) -> None:
+        """Stage the rows that wait."""
+        blocks = self._state.waiting
+        if not blocks:
+            return
+        parts, doc = self._own()
+        self._engine._session.undo.append(self._restore(self._state))
+        arrays = {
+            # with the type named: else numpy turns big-endian rows into native ones
+            name: np.concatenate([block[name] for block in blocks], dtype=own.dtype)
+            for name, own in self._arrays.items()
+        }
+        count = sum(len(next(iter(block.values()))) for block in blocks)
+        self._state = self._state._replace(waiting=(), length=self._state.length + count)
+        self._engine._changes.put_doc(parts, self._grown(parts, doc, arrays, count))
 
     def _restore(self, state: _State) -> Any:
         def restore() -> None:
-            later = self._state.waiting if len(self._state.waiting) and not state.closed else ()
-            self._state = state._replace(waiting=(*state.waiting, *later))
+            self._state = state._replace(waiting=(*state.waiting, *self._state.waiting))
+            self.growth.closed = False
 
         return restore
 
@@ -144,14 +150,19 @@ class ParquetAppender:
     def close(self, meta: Mapping[str, Any]) -> None:
         session = self._engine._session
         with session.lock:
-            if self._state.closed:
+            self.growth.check_standing()
+            if self.growth.closed:
                 return
             with session.change():
-                self.flush()
+                self._stage()
                 self._engine.update(self._key, meta)
-                session.undo.append(self._restore(self._state))
+                session.undo.append(self._reopen)
                 self._engine._join(self._key, _LARGEST)
-                self._state = self._state._replace(closed=True)
+            self.growth.closed = True
+            session.when_undone(self.growth.undo)
+
+    def _reopen(self) -> None:
+        self.growth.closed = False
 
 
 def _longer(column: Column, length: int) -> Column:

@@ -99,6 +99,7 @@ class ParquetFolderEngine:
         return self._session.writable
 
     def revision(self) -> int:
+        self._session.check_open()
         return self._session.revision()
 
     # -- reading -----------------------------------------------------------------------------------
@@ -175,9 +176,11 @@ class ParquetFolderEngine:
             self._changes.delete(check(key))
 
     def append(self, key: Key, spec: Stat) -> ParquetAppender:
-        with self._session.change():
-            self._changes.begin(check(key), spec)
-            self._streams[check(key)] = appender = ParquetAppender(self, check(key), spec)
+        with self._session.lock:
+            with self._session.change():
+                self._changes.begin(check(key), spec)
+                self._streams[check(key)] = appender = ParquetAppender(self, check(key), spec)
+            self._session.when_undone(appender.growth.undo)
         return appender
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -13,7 +13,7 @@ from datastore_lab.engines.sql.arrays import Array, encode_text
 from datastore_lab.engines.sql.parts import GROWING, Block, as_bytes
 from datastore_lab.errors import EngineError
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Record, Stat, check_rows
+from datastore_lab.records import Growth, Record, Stat, check_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,12 +107,11 @@ class SQLAppender:
         self._columns = {name: _Column(array) for name, array in arrays.items()}
         self._waiting: list[dict[str, NDArray[Any]]] = []
         self._size = 0
-        self._closed = False
+        self.growth = Growth(key, engine.url)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._lock:
-            if self._closed:
-                raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
+            self.growth.check()
             arrays = {name: np.asarray(rows) for name, rows in block.items()}
             if not check_rows(self._key, arrays, self._columns):
                 return
@@ -124,12 +123,15 @@ class SQLAppender:
 
     def flush(self) -> None:
         with self._engine._lock:
+            self.growth.check_standing()
             if self._waiting or self._engine._is_closed:
                 self._engine._apply(self._write)
+                self._engine._when_undone(self.growth.undo)
 
     def close(self, meta: Mapping[str, Any]) -> None:
         with self._engine._lock:
-            if self._closed:
+            self.growth.check_standing()
+            if self.growth.closed:
                 return
             self._engine._check_json(meta)
 
@@ -139,10 +141,11 @@ class SQLAppender:
                 change.undo.append(self._reopen)
 
             self._engine._apply(end)
-            self._closed = True
+            self.growth.closed = True
+            self._engine._when_undone(self.growth.undo)
 
     def _reopen(self) -> None:
-        self._closed = False
+        self.growth.closed = False
 
     def _write(self, change: Change) -> None:
         own = change.node(self._key)

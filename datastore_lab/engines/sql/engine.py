@@ -169,8 +169,7 @@ class SQLEngine:
     @contextmanager
     def _reading(self) -> Iterator[Lookup]:
         """Read within one's own transaction, or else what was last committed."""
-        if self._is_closed:
-            raise EngineError(f"{self._url} is closed", key=self._url)
+        self._check_open()
         if self._change is not None and self._owner == threading.get_ident():
             with self._failing(self._change):
                 yield Lookup(self._change.connection, self._store, self._url)
@@ -227,12 +226,21 @@ class SQLEngine:
                 raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
             return SQLAppender(self, key, change.begin(key, record))
 
-        return self._apply(begin)
+        with self._lock:
+            appender = self._apply(begin)
+            self._when_undone(appender.growth.undo)
+        return appender
+
+    def _when_undone(self, action: Callable[[], None]) -> None:
+        """Call something if the transaction at hand is undone; to be called with the lock held."""
+        if self._change is not None:
+            self._change.undo.append(action)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._lock:
             if self._change is not None:
+                self._check_open()
                 yield
                 return
             try:
@@ -269,6 +277,7 @@ class SQLEngine:
                 change = self._change = Change(connection, self._store, self._url)
                 self._owner = threading.get_ident()
                 yield change
+                self._check_not_closed_inside()
                 change.finish()
         except BaseException:
             for undo in reversed(change.undo if change else []):
@@ -300,9 +309,20 @@ class SQLEngine:
             change.failed = error
             raise
 
-    def _refuse_read_only(self) -> None:
+    def _check_not_closed_inside(self) -> None:
+        if self._closed:
+            raise EngineError(
+                f"{self._url} was closed inside a transaction, which was undone; close it after the "
+                "transaction",
+                key=self._url,
+            )
+
+    def _check_open(self) -> None:
         if self._is_closed:
-            raise EngineError(f"{self._url} is closed", key=self._url)
+            raise EngineError(f"{self._url} is closed; open it again", key=self._url)
+
+    def _refuse_read_only(self) -> None:
+        self._check_open()
         if not self._writable:
             raise ReadOnly(
                 f"{self._url} was opened for reading; open it with mode 'a' to change it", key=self._url

@@ -15,7 +15,7 @@ from datastore_lab.engines.zarr.seals import pack_sums
 from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import EngineError
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Stat, check_rows
+from datastore_lab.records import Growth, Stat, check_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,12 +52,11 @@ class ZarrAppender:
         }
         self._waiting: list[dict[str, NDArray[Any]]] = []
         self._length = 0
-        self._closed = False
+        self.growth = Growth(key, engine.url)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._session.lock:
-            if self._closed:
-                raise EngineError(f"the stream {show(self._key)!r} is closed", key=self._key)
+            self.growth.check()
             arrays = {name: np.asarray(rows) for name, rows in block.items()}
             if check_rows(self._key, arrays, self._columns):
                 self._waiting.append(
@@ -65,34 +64,38 @@ class ZarrAppender:
                 )
 
     def flush(self) -> None:
-        engine = self._engine
-        with engine._session.change():
-            if not self._waiting:
-                return
-            if engine._streams.get(self._key) is not self:
-                engine._tree.node(self._key)  # moved or deleted, if it is not there
-                raise EngineError(
-                    f"{show(self._key)!r} was replaced under the open stream; append to another key",
-                    key=self._key,
-                )
-            columns, waiting, length = (
-                {n: c.copy() for n, c in self._columns.items()},
-                self._waiting,
-                self._length,
+        session = self._engine._session
+        with session.lock:
+            with session.change():
+                self.growth.check_standing()
+                self._write()
+            session.when_undone(self.growth.undo)
+
+    def _write(self) -> None:
+        """Stage the rows that wait."""
+        engine, waiting = self._engine, self._waiting
+        if not waiting:
+            return
+        if engine._streams.get(self._key) is not self:
+            engine._tree.node(self._key)  # moved or deleted, if it is not there
+            raise EngineError(
+                f"{show(self._key)!r} was replaced under the open stream; append to another key",
+                key=self._key,
             )
-            engine._session.undo.append(lambda: self._restore(columns, waiting, length))
-            self._waiting = []
-            node = engine._tree.node(self._key)
-            documents = {name: self._grow(name, node, waiting) for name in self._columns}
-            node = engine._changes.put_arrays(node, documents)
-            engine._changes.put_doc(node, node.attributes)
-            self._length += sum(len(next(iter(block.values()))) for block in waiting)
+        columns, length = {n: c.copy() for n, c in self._columns.items()}, self._length
+        engine._session.undo.append(lambda: self._restore(columns, waiting, length))
+        self._waiting = []
+        node = engine._tree.node(self._key)
+        documents = {name: self._grow(name, node, waiting) for name in self._columns}
+        node = engine._changes.put_arrays(node, documents)
+        engine._changes.put_doc(node, node.attributes)
+        self._length += sum(len(next(iter(block.values()))) for block in waiting)
 
     def _restore(
         self, columns: dict[str, _Column], waiting: list[dict[str, NDArray[Any]]], length: int
     ) -> None:
         self._columns, self._waiting, self._length = columns, [*waiting, *self._waiting], length
-        self._closed = False
+        self.growth.closed = False
 
     def _grow(self, name: str, node: Node, waiting: list[dict[str, NDArray[Any]]]) -> dict[str, Any]:
         """Stage the chunks of new rows; gives the array's new metadata."""
@@ -128,15 +131,17 @@ class ZarrAppender:
         return folder, doc
 
     def close(self, meta: Mapping[str, Any]) -> None:
-        engine = self._engine
-        with engine._session.lock:
-            if self._closed:
+        session = self._engine._session
+        with session.lock:
+            self.growth.check_standing()
+            if self.growth.closed:
                 return
-            with engine._session.change():
-                self.flush()
-                engine.update(self._key, meta)
-                engine._session.undo.append(self._reopen)
-            self._closed = True
+            with session.change():
+                self._write()
+                self._engine.update(self._key, meta)
+                session.undo.append(self._reopen)
+            self.growth.closed = True
+            session.when_undone(self.growth.undo)
 
     def _reopen(self) -> None:
-        self._closed = False
+        self.growth.closed = False

@@ -106,6 +106,7 @@ class ZarrEngine:
         return self._session.writable
 
     def revision(self) -> int:
+        self._session.check_open()
         return self._session.revision()
 
     # -- reading -----------------------------------------------------------------------------------
@@ -190,9 +191,11 @@ class ZarrEngine:
             self._changes.delete(check(key))
 
     def append(self, key: Key, spec: Stat) -> ZarrAppender:
-        with self._session.change():
-            self._changes.begin(check(key), spec)
-            self._streams[check(key)] = appender = ZarrAppender(self, check(key), spec)
+        with self._session.lock:
+            with self._session.change():
+                self._changes.begin(check(key), spec)
+                self._streams[check(key)] = appender = ZarrAppender(self, check(key), spec)
+            self._session.when_undone(appender.growth.undo)
         return appender
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -18,13 +18,14 @@ from __future__ import annotations
 from datastore_lab.testing.conformance.append_only import AppendOnlyConformance
 from datastore_lab.testing.conformance.basics import Basics
 from datastore_lab.testing.conformance.changes import Changes
+from datastore_lab.testing.conformance.closing import Closing
 from datastore_lab.testing.conformance.files import Files
 from datastore_lab.testing.conformance.objects import ObjectStoreConformance
 from datastore_lab.testing.conformance.streams import Streams
 from datastore_lab.testing.conformance.whole import Whole
 
 
-class EngineConformance(Basics, Changes, Streams, Whole):
+class EngineConformance(Basics, Changes, Streams, Whole, Closing):
     """What every engine does that can be changed."""
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from datastore_lab import dtypes
-from datastore_lab.errors import AlreadyExists, BadKey, EngineError, NotFound, NotStorable
+from datastore_lab.errors import AlreadyExists, BadKey, NotFound, NotStorable
 from datastore_lab.records import GROUP, Engine, Record, Traits, default_dims
 from datastore_lab.testing import samples, strategies
 from datastore_lab.testing.conformance.suite import (
@@ -309,22 +309,6 @@ class Basics(Suite):
             with pytest.raises(AlreadyExists):
                 action()
         assert_unchanged(engine, before, revision)
-
-    def test_after_close_nothing_works(self, engine: Any) -> None:
-        engine.write(("k",), record(a=[1]))
-        engine.close()
-        engine.close()
-        for action in each(
-            lambda: engine.stat(("k",)),
-            lambda: engine.read(("k",), "a"),
-            lambda: list(engine.keys()),
-            lambda: list(engine.children()),
-            lambda: engine.write(("k",), record(a=[1])),
-            lambda: engine.update(("k",), {"x": 1}),
-            lambda: engine.delete(("k",)),
-        ):
-            with pytest.raises(EngineError):
-                action()
 
 
 def _shapes() -> Any:

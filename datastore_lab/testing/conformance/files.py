@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datastore_lab.errors import AlreadyExists, Corrupt, LabError, NotFound, ReadOnly
+from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.records import Record
 from datastore_lab.testing import samples
 from datastore_lab.testing.conformance.streams import SPEC, assert_stream, block
@@ -148,6 +148,16 @@ class Files(Suite):
             left = {**expected, **({("old",): record(v=[0])} if number < 2 else {})}
             self._check_crash(path, tmp_path / f"crash {number}", left)
         engine.close()
+
+    def test_what_was_closed_inside_a_transaction_is_undone(self, path: str) -> None:
+        engine = self.open(path, "a")
+        engine.write(("k",), record(a=[1]))
+        with pytest.raises(EngineError), engine.transaction():  # noqa: PT012
+            engine.write(("new",), record(a=[2]))
+            engine.close()
+        again = self.open(path, "r+")
+        assert_holds(again, {("k",): record(a=[1])})
+        again.close()
 
     def test_an_abandoned_transaction_is_undone(self, path: str, tmp_path: Path) -> None:
         engine = self.open(path, "w")

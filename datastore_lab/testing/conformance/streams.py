@@ -11,7 +11,14 @@ from datastore_lab import dtypes
 from datastore_lab.errors import AlreadyExists, BadKey, EngineError, LabError, NotFound, NotStorable
 from datastore_lab.records import ArrayInfo, Record, Stat
 from datastore_lab.testing import samples
-from datastore_lab.testing.conformance.suite import Suite, assert_unchanged, content, every_dtype, record
+from datastore_lab.testing.conformance.suite import (
+    Suite,
+    assert_unchanged,
+    content,
+    each,
+    every_dtype,
+    record,
+)
 from datastore_lab.testing.equality import assert_same_array, assert_same_json
 
 
@@ -218,6 +225,67 @@ class Streams(Suite):
         with pytest.raises(NotFound):
             engine.stat(("a", "b"))
 
+    def test_rows_flushed_in_a_transaction_come_with_its_commit(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 2))
+        with engine.transaction():
+            stream.extend(block(2, 1))
+            stream.flush()
+            assert_stream(engine, ("s",), 3)
+            with engine.transaction():
+                stream.extend(block(3, 2))
+                stream.flush()
+        stream.extend(block(5, 1))
+        with engine.transaction():
+            stream.close({"end": 1})
+        assert_stream(engine, ("s",), 6)
+        assert engine.stat(("s",)).meta["end"] == 1
+        assert list(engine.verify()) == []
+
+    def test_rows_flushed_in_a_transaction_that_is_undone(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 2))
+        stream.flush()
+        with pytest.raises(ZeroDivisionError), engine.transaction():  # noqa: PT012
+            stream.extend(block(2, 3))
+            stream.flush()
+            assert_stream(engine, ("s",), 5)
+            raise ZeroDivisionError
+        assert_stream(engine, ("s",), 2)
+        assert_undone(stream)
+        assert_stream(engine, ("s",), 2)
+        engine.append(("s", "more"), SPEC).close({})
+        assert list(engine.verify()) == []
+
+    def test_a_stream_begun_in_a_transaction_that_is_undone(self, engine: Any) -> None:
+        with pytest.raises(ZeroDivisionError), engine.transaction():  # noqa: PT012
+            stream = engine.append(("s",), SPEC)
+            stream.extend(block(0, 2))
+            raise ZeroDivisionError
+        assert_undone(stream)
+        engine.append(("s",), SPEC).close({})
+        assert_undone(stream)  # the one that is there now is another
+        assert_stream(engine, ("s",), 0)
+
+    def test_a_stream_closed_in_a_transaction_that_is_undone(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        with pytest.raises(ZeroDivisionError), engine.transaction():  # noqa: PT012
+            stream.close({"end": 1})
+            raise ZeroDivisionError
+        assert_undone(stream)
+        assert "end" not in engine.stat(("s",)).meta
+
+    def test_rows_that_waited_while_a_transaction_was_undone(self, engine: Any) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 2))
+        with pytest.raises(ZeroDivisionError), engine.transaction():  # noqa: PT012
+            engine.write(("other",), record(v=[1]))
+            stream.extend(block(2, 1))
+            raise ZeroDivisionError
+        stream.extend(block(3, 1))
+        stream.close({})
+        assert_stream(engine, ("s",), 4)
+
     def test_refused_metadata_at_the_end_leaves_the_stream_open(self, engine: Any) -> None:
         stream = engine.append(("s",), SPEC)
         stream.extend(block(0, 2))
@@ -282,3 +350,12 @@ def assert_stream(engine: Any, key: Any, length: int) -> None:
         found = engine.read(key, name)
         assert found.shape == rows.shape
         assert_same_array(found, rows)
+
+
+def assert_undone(stream: Any) -> None:
+    """Check that a stream whose rows were undone takes no more, and says why."""
+    for action in each(
+        lambda: stream.extend(block(0, 1)), stream.flush, lambda: stream.close({}), lambda: stream.close({})
+    ):
+        with pytest.raises(EngineError, match="transaction that was undone"):
+            action()
