@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import itertools
+import json
 import os
 import threading
 import time
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
-from datastore_lab.engines.zarr import ZarrEngine
+from datastore_lab.engines.zarr import ZarrEngine, crc
 from datastore_lab.errors import Corrupt, EngineError, Locked, NotFound
 from datastore_lab.folders import files
+from datastore_lab.folders.side_by_side import side_by_side
 from datastore_lab.records import ArrayInfo, Record, Stat
 
 
@@ -233,3 +236,38 @@ def test_what_was_described_is_looked_at_again_once_it_changed(path, change):
         with pytest.raises(Corrupt if change == "flip" else NotFound):
             reader.read(("a",), "data")
     writer.close()
+
+
+@pytest.mark.parametrize("c_function", [True, False])
+@pytest.mark.parametrize("packing", ["crc32c", "zstd"])
+def test_chunks_that_are_written_side_by_side_are_those_that_were_given(
+    path, monkeypatch, c_function, packing
+):
+    """More of them than may be open at a time, each with its sum, found in either way."""
+    monkeypatch.setattr(files, "_HANDLES", 2)
+    if not c_function:
+        monkeypatch.setattr(crc, "_library", lambda: None)
+    values = np.random.default_rng(0).standard_normal((75, 1000, 100))
+    values = values if packing == "crc32c" else np.round(values)
+    with contextlib.closing(ZarrEngine(path, "w")) as engine:
+        engine.write(("a",), item(values))
+        assert not list(engine.verify())
+    described = json.loads((path / "a" / "data" / "zarr.json").read_text())
+    assert packing in [codec["name"] for codec in described["codecs"]]
+    assert len(list((path / "a" / "data").glob("c.*"))) > 4
+    assert np.array_equal(zarr.open_group(path, mode="r")["a/data"][...], values)
+
+
+def test_what_fails_side_by_side_stops_the_rest():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        if number == 3:
+            raise OSError(errno.EIO, "refused")
+        return -number
+
+    with pytest.raises(OSError, match="refused"):
+        side_by_side(work, range(1000))
+    assert len(begun) < 100
+    assert side_by_side(abs, range(-50, 0)) == list(range(50, 0, -1))

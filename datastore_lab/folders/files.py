@@ -9,6 +9,7 @@ import platform
 import re
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,10 +80,14 @@ def _write_all(handle: int, view: memoryview) -> None:
 
 
 class LargeFiles:
-    """Lets the disk begin with large files as soon as they are written, while the next ones are made."""
+    """Lets the disk begin with large files as soon as they are written, while the next ones are made.
+
+    Several threads may write at the same time.
+    """
 
     def __init__(self) -> None:
         self._handles: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def write(self, path: str, *buffers: Buffer) -> None:
         """Write a new file, and let the disk begin with it."""
@@ -90,13 +95,15 @@ class LargeFiles:
             _note("write", path, b"".join(bytes(buffer) for buffer in buffers))
         if len(self._handles) >= _HANDLES:
             self.sync()
-        self._handles[path] = handle = _write_open(path, buffers)
+        handle = _write_open(path, buffers)
         if _sync_file_range is not None:
             _sync_file_range(handle, ctypes.c_int64(0), ctypes.c_int64(0), _BEGIN_WRITE)
+        with self._lock:
+            self._handles[path] = handle
 
     def sync(self) -> None:
         """Make all of them durable."""
-        handles, self._handles = self._handles, {}
+        handles = self._let_go()
         try:
             for path in handles:
                 _note("sync", path)
@@ -107,9 +114,13 @@ class LargeFiles:
 
     def close(self) -> None:
         """Give them up."""
-        handles, self._handles = self._handles, {}
-        for handle in handles.values():
+        for handle in self._let_go().values():
             os.close(handle)
+
+    def _let_go(self) -> dict[str, int]:
+        with self._lock:
+            handles, self._handles = self._handles, {}
+        return handles
 
 
 def _at_once(work: Callable[[T], None], items: Sequence[T]) -> None:

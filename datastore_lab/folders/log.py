@@ -26,6 +26,7 @@ import errno
 import itertools
 import json
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -72,6 +73,7 @@ class TreeLog:
         self._numbers = itertools.count()
         self._unsynced: list[str] = []
         self._large = files.LargeFiles()
+        self._lock = threading.Lock()  # several threads may write
         self._known = False  # whether the folder itself is durable
         self._point: files.SyncPoint | None = None
         self._take_back: Callable[[], None] | None = None
@@ -173,8 +175,9 @@ class TreeLog:
         self._unsynced.append(path)
 
     def _begin(self) -> None:
-        if self.durable and self._point is None:
-            self._point = files.SyncPoint(self.stage)
+        with self._lock:
+            if self.durable and self._point is None:
+                self._point = files.SyncPoint(self.stage)
 
     def discard(self) -> int:
         """Drop everything that is staged and no part of a commit; returns the bytes of it."""

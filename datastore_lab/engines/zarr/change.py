@@ -29,7 +29,7 @@ from datastore_lab.engines.zarr.plan import (
 )
 from datastore_lab.engines.zarr.seals import KIND, VERSION
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, NotFound
-from datastore_lab.folders.behind import WriteBehind
+from datastore_lab.folders.side_by_side import side_by_side
 from datastore_lab.keys import Key, show
 from datastore_lab.records import GROUP, Record, Stat
 
@@ -201,10 +201,7 @@ class Changes(Documents):
         def put(name: str, *buffers: Any) -> None:
             self.log.write(os.path.join(folder, name), *buffers)
 
-        if array.nbytes <= chunking.WHOLE:
-            return chunking.encode(array, doc, put)
-        with WriteBehind(put) as put_behind:
-            return chunking.encode(array, doc, put_behind)
+        return chunking.encode(array, doc, put, map if array.nbytes <= chunking.WHOLE else side_by_side)
 
     def _replace(self, key: Key, parts: Parts, plan: RecordPlan) -> None:
         """Stage a record in place of another, whose children stay; it may be damaged."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from datastore_lab import integrity
+from datastore_lab.engines.zarr.crc import crc32c
 from datastore_lab.engines.zarr.meta import METADATA, ArrayDoc, to_json
 from datastore_lab.engines.zarr.seals import digest
 from datastore_lab.engines.zarr.types import to_stored
@@ -30,6 +31,7 @@ _SMALL = 4 << 10
 _SAMPLE = 64 << 10
 _GAIN = 0.9
 
+Each: TypeAlias = Callable[..., Iterable[Any]]
 Axis: TypeAlias = tuple[slice, int]  # of the array, with a positive step; and how many items that is
 
 
@@ -102,7 +104,7 @@ def pack(chunk: NDArray[Any], packing: str) -> list[Any]:
     if packing == "zstd":
         return [_zstd().encode(raw)]
     if packing == "crc32c":
-        return [raw, _crc32c(raw)]
+        return [raw, crc32c(raw)]
     return [raw]
 
 
@@ -116,7 +118,7 @@ def sum_found(packing: str, raw: bytes) -> int | None:
     if packing != "crc32c":
         return integrity.block_sum(raw)
     view = memoryview(raw)
-    return int.from_bytes(view[-4:], "little") if _crc32c(view[:-4]) == view[-4:] else None
+    return int.from_bytes(view[-4:], "little") if crc32c(view[:-4]) == view[-4:] else None
 
 
 def pieces(stored: NDArray[Any], doc: ArrayDoc, first: int = 0) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -134,7 +136,7 @@ def pieces(stored: NDArray[Any], doc: ArrayDoc, first: int = 0) -> Iterator[tupl
         yield doc.chunk_name((index[0] + first, *index[1:]) if index else index), piece
 
 
-def encode(array: NDArray[Any], doc: ArrayDoc, put: Callable[..., None]) -> str:
+def encode(array: NDArray[Any], doc: ArrayDoc, put: Callable[..., None], each: Each = map) -> str:
     """Write an array: its chunks first, then its metadata.
 
     Parameters
@@ -144,18 +146,22 @@ def encode(array: NDArray[Any], doc: ArrayDoc, put: Callable[..., None]) -> str:
         How it is to be stored.
     put : callable
         Called as ``put(name, *buffers)`` for each file.
+    each : callable, default map
+        Calls a function of each chunk, and gives the results in order.
 
     Returns
     -------
     str
         Digest of the metadata.
     """
-    sums = []
-    for name, piece in pieces(to_stored(array, doc), doc):
+
+    def put_chunk(chunk: tuple[str, NDArray[Any]]) -> int:
+        name, piece = chunk
         buffers = pack(piece, doc.packing)
-        sums.append(sum_of(doc.packing, buffers))
         put(name, *buffers)
-    document = doc.with_sums(sums).document()
+        return sum_of(doc.packing, buffers)
+
+    document = doc.with_sums(list(each(put_chunk, pieces(to_stored(array, doc), doc)))).document()
     put(METADATA, to_json(document))
     return digest(document)
 
@@ -240,13 +246,6 @@ def _decode(raw: bytes, doc: ArrayDoc, out: NDArray[Any]) -> None:
         out.reshape(-1).view(np.uint8)[:] = np.frombuffer(view, np.uint8)
     if doc.endian == ">":
         out.byteswap(inplace=True)
-
-
-def _crc32c(buffer: Any) -> bytes:
-    import google_crc32c
-
-    value: int = google_crc32c.value(np.frombuffer(buffer, np.uint8))
-    return value.to_bytes(4, "little")
 
 
 def _unpack_text(raw: bytes) -> bytes:

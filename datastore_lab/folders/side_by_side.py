@@ -1,0 +1,48 @@
+"""Doing the same to many things, several of them at a time."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from datastore_lab.folders.threads import begin
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+_THREADS = min(os.cpu_count() or 1, 4)
+
+
+def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+    """Do some work on each item, in threads, and give the results in the order of the items.
+
+    A checksum or a compressor keeps one core busy, copying to the file system another. Items are taken only
+    when there is a thread for them soon, so that they may be large.
+
+    Parameters
+    ----------
+    work : callable
+        What it raises is raised here, and what has not begun by then is left out.
+    items : iterable
+
+    Examples
+    --------
+    >>> side_by_side(abs, [-1, 2, -3])
+    [1, 2, 3]
+    """
+    done: list[T] = []
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(_THREADS, "write") as pool:
+        try:
+            for item in items:
+                if len(waiting) > _THREADS:
+                    done.append(waiting.popleft().result())
+                waiting.append(begin(pool, work, item))
+            done.extend(one.result() for one in waiting)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return done
