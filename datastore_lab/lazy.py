@@ -131,7 +131,7 @@ class StoredArray(BackendArray):
 def _unpickled(
     place: tuple[str, str, Key], key: Key, fingerprint: str, name: str, info: ArrayInfo
 ) -> StoredArray:
-    from datastore_lab.store.mapping import reopen
+    from datastore_lab.store.opening import reopen
 
     return StoredArray(Origin(reopen(*place), key, fingerprint), name, info)
 

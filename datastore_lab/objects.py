@@ -11,8 +11,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from datastore_lab import media
 from datastore_lab.errors import Corrupt, LabError, NotStorable, Untrusted
-from datastore_lab.records import BESIDE, CODEC_STATE, GROUP, Codec, Record
+from datastore_lab.records import BESIDE, CODEC_STATE, GROUP, RESERVED, Codec, Record
 from datastore_lab.registry import CODECS
 
 _CLAIMS = {
@@ -126,6 +127,30 @@ def decode(record: Record) -> Any:
         raise Corrupt(
             f"a record of kind {record.kind!r} can't be decoded: {error!r:.300}", key=record.kind
         ) from error
+
+
+def checked_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the attributes that a user chose, if a record can have them.
+
+    Raises
+    ------
+    NotStorable
+        If a value is no JSON, or a name is empty or reserved.
+
+    Examples
+    --------
+    >>> checked_attributes({"unit": "V"})
+    {'unit': 'V'}
+    """
+    media.check_json(attrs, "attrs")
+    for name in attrs:
+        if name.startswith(RESERVED) or not name:
+            raise NotStorable(
+                f"an attribute can't be named {name!r}: names are not empty, and those that begin with "
+                f"{RESERVED!r} belong to the layout; choose another",
+                key=name,
+            )
+    return dict(attrs)
 
 
 def with_attributes(record: Record, attrs: Mapping[str, Any]) -> Record:

@@ -628,6 +628,77 @@ def test_rows_that_can_not_be_written_are_told_of_when_the_store_is_closed(tmp_p
         assert list(again) == []
 
 
+def flush_and_fail(stream):
+    stream.extend({"v": np.arange(3.0)})
+    stream.flush()
+    raise ZeroDivisionError
+
+
+def begin_and_fail(store):
+    with store.transaction():
+        stream = store.append("run", GROWING)
+        stream.extend({"v": np.arange(3.0)})
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("name", GROWS)
+def test_what_fails_first_is_what_is_told(tmp_path, name):
+    with pytest.raises(ZeroDivisionError) as told, open_store(tmp_path / name) as store:
+        begin_and_fail(store)
+    assert any("closing" in note and "undone" in note for note in told.value.__notes__)
+    open_store(tmp_path / name, "r+").close()
+
+
+@pytest.mark.parametrize("name", GROWS)
+def test_a_store_whose_rows_were_undone_is_closed_without_a_word_if_none_wait(tmp_path, name):
+    with open_store(tmp_path / name) as store:
+        stream = store.append("run", GROWING)
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            flush_and_fail(stream)
+        with pytest.raises(EngineError, match="undone"):
+            stream.extend({"v": np.arange(3.0)})
+
+
+def every_call(store, key):
+    return [
+        lambda: store[key],
+        lambda: store.put(key, 2),
+        lambda: store.stat(key),
+        lambda: store.record(key),
+        lambda: store.lazy(key),
+        lambda: key in store,
+        lambda: list(store),
+        lambda: list(store.children()),
+        lambda: store.update(key, {"x": 1}),
+        lambda: store.move(key, "b"),
+        lambda: store.delete(key),
+        lambda: store.append("s", GROWING),
+        lambda: store.transaction().__enter__(),
+        store.clear,
+        store.revision,
+        store.verify,
+        store.repair,
+        store.compact,
+    ]
+
+
+@pytest.mark.parametrize("name", ["memory://", "lab.h5", "lab.zarr", "lab.sqlite"])
+def test_a_closed_store_does_nothing_though_another_has_the_file_open(tmp_path, name):
+    path = name if "://" in name else tmp_path / name
+    store = open_store(path)
+    store["g/a"] = 1
+    view = store.group("g")
+    other = None if "://" in name else open_store(path)
+    store.close()
+    for closed, key in [(store, "g/a"), (view, "a")]:
+        for action in every_call(closed, key):
+            with pytest.raises(EngineError, match="is closed"):
+                action()
+    if other is not None:
+        assert other["g/a"] == 1
+        other.close()
+
+
 def test_the_end_of_the_process_writes_rows_that_wait(tmp_path):
     script = f"""
 import numpy as np

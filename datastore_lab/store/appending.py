@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.errors import EngineError, LabError
@@ -22,20 +23,15 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        self._open: list[Appender] = []
-        self._told: dict[int, str] = {}
+        self._open: list[Tended] = []
 
-    def add(self, appender: Appender) -> None:
+    def add(self, stream: Tended) -> None:
         """Take care of a stream from now on."""
-        self._open.append(appender)
+        self._open.append(stream)
 
-    def remove(self, appender: Appender) -> None:
+    def remove(self, stream: Tended) -> None:
         """Forget a stream that has ended."""
-        self._open = [other for other in self._open if other is not appender]
-
-    def tell(self, appender: Appender, error: LabError) -> None:
-        """Note that the user has been told of an error, so that it is not raised once more at the end."""
-        self._told[id(appender)] = str(error)
+        self._open = [other for other in self._open if other is not stream]
 
     def flush(self) -> None:
         """Write the rows of every stream; one that fails does not keep the others from being written.
@@ -46,15 +42,57 @@ class Streams:
             The first that went wrong.
         """
         failed: LabError | None = None
-        for appender in list(self._open):
-            try:
-                appender.flush()
-            except LabError as error:
-                if self._told.get(id(appender)) != str(error):
-                    failed = failed or error
+        for stream in list(self._open):
+            failed = stream.settle() or failed
         if failed is not None:
             failed.add_note("rows that waited in a stream when the store was closed could not be written")
             raise failed
+
+
+class Tended:
+    """An appender of an engine, whether rows wait in it, and what the user was told of it last."""
+
+    def __init__(self, appender: Appender) -> None:
+        self.appender = appender
+        self._waits = False
+        self._told = ""
+
+    def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
+        """Add rows."""
+        with self._telling():
+            self.appender.extend(block)
+        self._waits = True
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._telling():
+            self.appender.flush()
+        self._waits = False
+
+    def close(self, meta: Mapping[str, Any]) -> None:
+        """End the stream."""
+        with self._telling():
+            self.appender.close(meta)
+        self._waits = False
+
+    def settle(self) -> LabError | None:
+        """Write what waits, as the store is closed; gives an error that the user has not met yet."""
+        if not self._waits:
+            return None
+        told = self._told
+        try:
+            self.flush()
+        except LabError as error:
+            return None if str(error) == told else error
+        return None
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except LabError as error:
+            self._told = str(error)
+            raise
 
 
 class StoreAppender:
@@ -65,8 +103,8 @@ class StoreAppender:
 
     def __init__(self, store: Store, appender: Appender, streams: Streams) -> None:
         self._store: Store | None = store
-        self._appender, self._streams = appender, streams
-        streams.add(appender)
+        self._stream, self._streams = Tended(appender), streams
+        streams.add(self._stream)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         """Add rows."""
@@ -75,18 +113,14 @@ class StoreAppender:
                 f"the store {self._store.url} was closed, and with it this stream; the rows are not added",
                 key=self._store.url,
             )
-        self._appender.extend(block)
+        self._stream.extend(block)
 
     def flush(self) -> None:
         """Make everything added so far durable and visible."""
-        try:
-            self._appender.flush()
-        except LabError as error:
-            self._streams.tell(self._appender, error)
-            raise
+        self._stream.flush()
 
     def close(self, meta: Mapping[str, Any]) -> None:
         """Flush, add final attributes and end the stream; may be called twice."""
-        self._appender.close(meta)
-        self._streams.remove(self._appender)
+        self._stream.close(meta)
+        self._streams.remove(self._stream)
         self._store = None

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab import keys as _keys
-from datastore_lab import media, objects
-from datastore_lab.errors import EngineError, NotFound, NotStorable, ReadOnly
+from datastore_lab import objects
+from datastore_lab.errors import EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, KeyLike
 from datastore_lab.records import (
     GROUP,
@@ -89,6 +89,8 @@ class Store(MutableMapping[KeyLike, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         if self.url.startswith("memory:"):
             raise TypeError("a memory store can't be pickled: it lives in this process only; use a file")
+        from datastore_lab.store.opening import reopen
+
         return (reopen, (self.url, "r+" if self.writable else "r", self.prefix))
 
     # -- the mapping --------------------------------------------------------------------------------
@@ -152,7 +154,8 @@ class Store(MutableMapping[KeyLike, Any]):
         ReadOnly, BadKey, AlreadyExists, EngineError
         """
         full = self._for_change(key)
-        self.engine.write(full, objects.with_attributes(objects.encode(obj), _checked(attrs or {})))
+        beside = objects.checked_attributes(attrs or {})
+        self.engine.write(full, objects.with_attributes(objects.encode(obj), beside))
 
     # -- records and attributes ---------------------------------------------------------------------
 
@@ -171,7 +174,7 @@ class Store(MutableMapping[KeyLike, Any]):
 
         Unlike the method of the same name of a dictionary it changes attributes, not items.
         """
-        self.engine.update(self._for_change(key), _checked(attrs))
+        self.engine.update(self._for_change(key), objects.checked_attributes(attrs))
 
     def record(self, key: KeyLike) -> Record:
         """Read a record as it is stored: kind, arrays, attributes and dimension names.
@@ -309,11 +312,13 @@ class Store(MutableMapping[KeyLike, Any]):
         In a transaction inside another one an exception that is caught between the two undoes nothing: only
         the outer one ends in a commit.
         """
+        self._check_open()
         with self.engine.transaction():
             yield
 
     def revision(self) -> int:
         """Give a number that grows with every commit."""
+        self._check_open()
         return self.engine.revision()
 
     def verify(self, key: KeyLike = ()) -> list[Problem]:
@@ -360,8 +365,13 @@ class Store(MutableMapping[KeyLike, Any]):
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            self.close()
+        except LabError as closing:
+            if error is None:
+                raise
+            error.add_note(f"closing {self.url} failed as well: {closing}")  # the first error matters
 
     # -- inside -------------------------------------------------------------------------------------------
 
@@ -369,30 +379,20 @@ class Store(MutableMapping[KeyLike, Any]):
         return () if key == () else _keys.parse(key)
 
     def _full(self, key: KeyLike) -> Key:
+        self._check_open()
         return self.prefix + self._relative(key)
 
     def _for_change(self, key: KeyLike) -> Key:
         self._refuse_read_only()
         return self._full(key)
 
+    def _check_open(self) -> None:
+        if self.closed:  # even where other stores of this process still share its engine
+            raise EngineError(f"the store {self.url} is closed; open it again", key=self.url)
+
     def _refuse_read_only(self) -> None:
+        self._check_open()
         if not self._writable:
             raise ReadOnly(
                 f"{self.url} was opened for reading; open it with mode 'a' to change it", key=self.url
             )
-
-
-def _checked(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    media.check_json(attrs, "attrs")
-    for name in attrs:
-        if name.startswith(RESERVED) or not name:
-            raise NotStorable(f"the attribute name {name!r} is empty or reserved; choose another", key=name)
-    return dict(attrs)
-
-
-def reopen(url: str, mode: str, prefix: Key) -> Store:
-    """Open what was pickled as an address."""
-    from datastore_lab.store.opening import open_store
-
-    store = open_store(url, mode)
-    return store.group(prefix) if prefix else store

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datastore_lab.errors import EngineError, LabError
 from datastore_lab.records import check_durability
@@ -14,6 +14,9 @@ from datastore_lab.registry import DATABASES, ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 from datastore_lab.store.sharing import alone, share
 from datastore_lab.store.sniffing import head
+
+if TYPE_CHECKING:
+    from datastore_lab.keys import Key
 
 MODES = ("r", "r+", "a", "w", "x")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -80,6 +83,12 @@ def open_store(
         return Store(engine) if name == "memory" else alone(engine, mode)
     place, name = _recognised(_from_file_url(text) if scheme else text)
     return share(ENGINES.load(name), place, mode, options)
+
+
+def reopen(url: str, mode: str, prefix: Key) -> Store:
+    """Open what was pickled as an address."""
+    store = open_store(url, mode)
+    return store.group(prefix) if prefix else store
 
 
 def _options(timeout: float, durability: str) -> dict[str, Any]:
