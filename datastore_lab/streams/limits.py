@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 from datastore_lab.errors import EngineError
-from datastore_lab.streams.ipc import head
+
+if TYPE_CHECKING:
+    from datastore_lab.streams.ipc import head
 
 LARGEST = 256 << 20
 """Bytes that a file of any size may unpack into."""
@@ -29,14 +32,10 @@ def check_size(declared: int, size: int, path: str) -> None:
         )
 
 
-def check_messages(raw: bytes, path: str) -> None:
-    """Add up what the compressed buffers of an Arrow file unpack into."""
-    view, at, declared = memoryview(raw), 8, 0
-    while (found := head.parse(view[at:])) is not None:
-        if found.compressed:
-            places = [at + found.size + offset for offset, length in found.buffers if length >= 8]
-            sizes = [struct.unpack_from("<q", raw, place)[0] for place in places if place + 8 <= len(raw)]
-            declared += sum(size for size in sizes if size != -1)  # (-1: as it is)
-            check_size(max([declared, *map(abs, sizes)] if sizes else [0]), len(raw), path)
-        at += found.size + found.body
-        at += -at % 8
+def check_unpacked(raw: bytes, found: head.Head, path: str) -> None:
+    """Add up what the compressed buffers of an Arrow message unpack into."""
+    if not found.compressed:
+        return
+    places = [found.size + offset for offset, length in found.buffers if length >= 8]
+    sizes = [struct.unpack_from("<q", raw, place)[0] for place in places if place + 8 <= len(raw)]
+    check_size(max([sum(size for size in sizes if size != -1), *map(abs, sizes)], default=0), len(raw), path)

@@ -21,6 +21,7 @@ from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc import head
 from datastore_lab.streams.ipc.read import IpcFile, Unfinished
 from datastore_lab.streams.ipc.write import IpcAppender
+from datastore_lab.streams.kinds import said
 from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
@@ -75,15 +76,21 @@ class ArrowEngine(StreamsEngine):
     )
 
     def _read_file(self, path: str) -> StreamFile:
-        length = head.length_of(disk.read(path, 8, 16))
+        first = disk.read(path, 0, 16)
+        if first.startswith(head.NEXT):
+            return ForeignFile(path)
+        length = head.length_of(first[8:])
         start = disk.read(path, 0, 8 + length + 4096 if length else 1 << 20)
-        if not (os.path.getsize(path) or path == self.url):  # noqa: PTH202
-            raise Unfinished(f"{path!r} is empty: its writer was stopped", key=path)
+        if not os.path.getsize(path):  # noqa: PTH202
+            raise Unfinished(f"{path!r} is {said(path)}", key=path)
         alike = sum(one == other for one, other in zip(start[:8], head.MAGIC, strict=False))
         if any(name in start for name in _OURS) and alike >= 6:
             return IpcFile(path)
         if len(start) < 16 + length and head.MAGIC.startswith(start[:8]):
-            raise Unfinished(f"{path!r} ends before its schema: its writer was stopped", key=path)
+            raise Unfinished(
+                f"{path!r} ends before its schema: its writer was stopped, or a copy; restore or remove it",
+                key=path,
+            )
         if alike >= 5 and not start.startswith(head.MAGIC[:6]):
             raise Corrupt(f"the first bytes of {path!r} are not as they were written", key=path)
         return ForeignFile(path)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.ipc
 
-from datastore_lab.errors import Corrupt, Foreign, NotFound
+from datastore_lab.engines.arrow import blocks
+from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError, NotFound
 from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, Selection, Stat
-from datastore_lab.streams import columns, disk, limits, parts
-from datastore_lab.streams.ipc import head
+from datastore_lab.streams import columns, parts
 from datastore_lab.streams.ipc.read import info
-from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +25,10 @@ REFUSED = "lab_refused"
 
 
 class ForeignFile:
-    """A whole file in Arrow's IPC format, at the root of its store.
+    """A file or stream in Arrow's IPC format, at the root of its store.
+
+    Only the batches that a selection needs are read, and of plain numbers and text only its rows; there is
+    no memory map, since a file that is cut would end the process.
 
     Raises
     ------
@@ -42,25 +44,20 @@ class ForeignFile:
         self.trusting = False
         found = os.stat(path)  # noqa: PTH116
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
-        raw = disk.read(path, 0, found.st_size)  # no map: a file that is cut would end the process
-        if raw[:6] != head.MAGIC[:6]:
-            raise NotOurs(f"{path!r} is no Arrow file (in IPC file format, or feather)", key=path)
         try:
-            self._read(raw)
-        except (pa.ArrowException, OSError, EOFError) as error:
-            if isinstance(error, (Foreign, Corrupt)):
+            self.schema, self._batches = blocks.find(path, found.st_size)
+        except (pa.ArrowException, struct.error, OSError, ValueError) as error:
+            if isinstance(error, LabError):
                 raise
-            raise Corrupt(f"{path!r} is a damaged Arrow file: {error}", key=path) from error
+            raise self._damaged("its description", error) from error
+        self._starts = [0, *itertools.accumulate(batch.head.rows for batch in self._batches)]
+        self._last: tuple[tuple[int, int], Callable[[int, int], NDArray[Any]]] | None = None
 
-    def _read(self, raw: bytes) -> None:
-        reader = pa.ipc.open_file(pa.py_buffer(raw))
-        self.schema = reader.schema
-        path = self.path
-        limits.check_messages(raw, path)
-        self._batches = [
-            columns.checked(reader.get_batch(i), self.path) for i in range(reader.num_record_batches)
-        ]
-        self._starts = [0, *itertools.accumulate(batch.num_rows for batch in self._batches)]
+    def _damaged(self, what: str, error: Exception) -> Corrupt:
+        return Corrupt(
+            f"{self.path!r} is a damaged Arrow file: {what} can't be read ({error}); restore it from a copy",
+            key=self.path,
+        )
 
     def refresh(self) -> bool:
         """Say whether the file is still the same."""
@@ -70,7 +67,7 @@ class ForeignFile:
     def stat(self) -> Stat:
         """Describe what of it is arrays, and name what is not."""
         arrays, attributes, refused = {}, {}, []
-        largest = max((batch.num_rows for batch in self._batches), default=0)
+        largest = max((batch.head.rows for batch in self._batches), default=0)
         rows = self._starts[-1]
         for field in self.schema:
             try:
@@ -97,14 +94,45 @@ class ForeignFile:
         field = self.schema.field(index)
         dtype, shape, _dims, _attributes = columns.describe(field)
 
-        def fetch(piece: int, start: int, stop: int) -> NDArray[Any]:
-            return columns.from_column(self._batches[piece].column(index), field)[start:stop]
+        try:
+            return parts.pick(
+                self._starts,
+                (self._starts[-1], *shape),
+                dtype,
+                selection,
+                lambda piece, start, stop: self._rows(index, piece, start, stop),
+            )
+        except MemoryError as error:
+            raise EngineError(
+                f"{name!r} of {self.path!r} has {self._starts[-1]} rows, for which there is no memory; read "
+                "it in parts",
+                key=self.path,
+            ) from error
 
-        return parts.pick(self._starts, (self._starts[-1], *shape), dtype, selection, fetch)
+    def _rows(self, index: int, piece: int, start: int, stop: int) -> NDArray[Any]:
+        """Read rows of a batch; what was unpacked last is kept, for reading row by row."""
+        try:
+            if self._last is None or self._last[0] != (piece, index):
+                made = blocks.column(self.path, self.schema, index, self._batches[piece])
+                self._last = (piece, index), made
+            return self._last[1](start, stop)
+        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+            if isinstance(error, LabError):
+                raise
+            raise self._damaged(repr(self.schema.names[index]), error) from error
 
     def verify(self) -> Iterator[tuple[str | None, str, bool]]:
-        """Nothing can be said about files without sums, beyond that they can be read."""
-        yield from ()
+        """Read everything: there are no sums, but what can't be read is found."""
+        for name in self.stat().arrays:
+            index = self.schema.get_field_index(name)
+            for piece, batch in enumerate(self._batches):
+                try:
+                    self._rows(index, piece, 0, batch.head.rows)
+                except Corrupt as error:
+                    yield name, error.message, False
+                    break
+                except Foreign:  # values that an array can't say are no damage
+                    break
 
     def loose_end(self) -> str | None:
         """Nothing: files of other programs are left alone."""

@@ -56,7 +56,7 @@ class Head(NamedTuple):
     extra: dict[str, tuple[int, int]]
 
 
-class _Table:
+class Table:
     """A table of a flatbuffer."""
 
     def __init__(self, raw: bytes | memoryview, at: int) -> None:
@@ -81,9 +81,9 @@ class _Table:
         at = self.place(slot)
         return None if at is None else at + self._get("<I", at)
 
-    def table(self, slot: int) -> _Table | None:
+    def table(self, slot: int) -> Table | None:
         at = self.target(slot)
-        return None if at is None else _Table(self.raw, at)
+        return None if at is None else Table(self.raw, at)
 
     def vector(self, slot: int, width: int) -> tuple[int, int]:
         """Give where the items of a vector begin, and how many they are."""
@@ -100,7 +100,7 @@ class _Table:
         start, count = self.vector(slot, 4)
         found = {}
         for at in range(start, start + 4 * count, 4):
-            pair = _Table(self.raw, at + self._get("<I", at))
+            pair = Table(self.raw, at + self._get("<I", at))
             (key, length), value = pair.vector(0, 1), pair.vector(1, 1)
             found[bytes(self.raw[key : key + length]).decode()] = (value[0], value[0] + value[1])
         return found
@@ -124,8 +124,19 @@ def parse(raw: bytes | memoryview) -> Head | None:
         return None
 
 
+def table(raw: bytes | memoryview, at: int) -> Table:
+    """Give the table of the flatbuffer that begins at a place.
+
+    Raises
+    ------
+    ValueError, struct.error
+        If it is none, here or when it is looked into.
+    """
+    return Table(raw, at + struct.unpack_from("<I", raw, at)[0])
+
+
 def _parse(raw: bytes | memoryview) -> Head | None:
-    message = _Table(raw, 8 + struct.unpack_from("<I", raw, 8)[0])
+    message = table(raw, 8)
     kind, body = message.number(1, "<B"), message.number(3, "<q")
     header = message.table(2)
     if header is None or body < 0:
