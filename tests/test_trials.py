@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -292,6 +293,60 @@ def test_folders_of_earlier_programs_are_read(old):
         engine.stat((*key, "emg", "12"))
     with pytest.raises(Foreign, match="only read"):
         TrialsEngine(old).task(key)
+
+
+@pytest.mark.parametrize("chunks", [None, (2, 5, 2)])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        (),
+        (3,),
+        (-1, slice(None, None, -2)),
+        (slice(8, 1, -3), ..., 1),
+        (slice(2, 2),),
+        (slice(None), 4, -1),
+        (..., slice(2, None, -1)),
+    ],
+)
+def test_any_part_of_an_old_array_is_what_numpy_would_give(old, chunks, selection):
+    array = np.arange(10 * 6 * 3, dtype=">i4").reshape(10, 6, 3)
+    with h5py.File(old / "p0" / "cursor" / "emg.hdf5", "a") as file:
+        file.create_dataset("99", data=array, chunks=chunks)
+        file["100"] = np.float64(2.5)
+    engine = TrialsEngine(old, "r")
+    if Ellipsis in selection:
+        gap = selection.index(Ellipsis)
+        fill = [slice(None)] * (3 - len(selection) + 1)
+        selection = (*selection[:gap], *fill, *selection[gap + 1 :])
+    got = engine.read(("p0", "cursor", "emg", "99"), "data", selection)
+    assert np.array_equal(got, array[selection])
+    assert (got.dtype, got.shape) == (array.dtype, array[selection].shape)
+    assert engine.read(("p0", "cursor", "emg", "100"), "data").tolist() == 2.5
+
+
+def test_a_part_of_an_old_array_reads_no_more_than_that(old):
+    """Of chunks only those that hold it, of which others are damaged; of the rest only the rows."""
+    path, key = old / "p0" / "cursor" / "emg.hdf5", ("p0", "cursor", "emg")
+    with h5py.File(path, "a") as file:
+        chunked = file.create_dataset("50", data=np.ones((100, 1000)), chunks=(10, 1000), fletcher32=True)
+        damaged = chunked.id.get_chunk_info_by_coord((50, 0)).byte_offset
+        early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple((1 << 16, 1 << 10))
+        h5py.h5d.create(file.id, b"51", h5py.h5t.NATIVE_DOUBLE, space, early)  # (half a GB of nothing)
+    with path.open("r+b") as file:
+        file.seek(damaged + 8)
+        file.write(b"damaged!")
+    engine = TrialsEngine(old, "r")
+    assert engine.read((*key, "50"), "data", (slice(0, 40),)).sum() == 40_000
+    with pytest.raises(Corrupt):
+        engine.read((*key, "50"), "data")
+    tracemalloc.start()
+    assert engine.read((*key, "51"), "data", (slice(7, 9), 3)).tolist() == [0, 0]
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_an_old_file_that_is_being_written_is_left_alone(old):
