@@ -6,12 +6,13 @@ import importlib
 import json
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 from cache_traps import TRAPS
 
 from datastore_lab import open_store
-from datastore_lab.cache import Cached, cached
+from datastore_lab.cache import Cached, CacheWarning, cached
 
 PRELUDE = "import numpy as np\nimport pandas as pd\nfrom prelude import C, cached, store\n"
 
@@ -44,8 +45,10 @@ def _run_one(store, step, folder: Path) -> tuple[str, list[int]]:
     sys.modules["prelude"] = prelude
     importlib.invalidate_caches()
     try:
-        job = importlib.import_module("job")
-        value = eval(step.call, vars(job))  # the calls are written in cache_traps.py
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CacheWarning)  # of what traps are made of
+            job = importlib.import_module("job")
+            value = eval(step.call, vars(job))  # the calls are written in cache_traps.py
     except Exception as error:
         value = error
     finally:

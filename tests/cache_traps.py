@@ -266,7 +266,7 @@ TRAPS: dict[str, list[Step]] = {
         Step("@C\ndef f(x):\n    return x\na = np.zeros(3)\n", "[float(f(a).sum()), a.fill(1), float(f(a).sum()), float(f(np.zeros(3)).sum())]", [0.0, None, 3.0, 0.0], MISS)
     ],
     "result mutated afterwards": [
-        Step("@C\ndef f():\n    return {'a': np.zeros(2)}\ndef change(d):\n    d['a'][0] = 9\n", "[change(f()), change(f()), f()['a'].tolist()]", [None, None, [0.0, 0.0]], MISS)
+        Step("@C\ndef f():\n    return {'a': np.zeros(2)}\ndef change(d):\n    d['b'] = 1\n    try:\n        d['a'][0] = 9\n    except ValueError:\n        pass\n", "[change(f()), change(f()), {name: x.tolist() for name, x in f().items()}]", [None, None, {"a": [0.0, 0.0]}], MISS)
     ],
     "exception": [
         Step("L = []\ndef f(x):\n    if not L:\n        L.append(1)\n        raise ValueError('once')\n    return x\nf = cached(store, 'L')(f)\ndef t(x):\n    try:\n        return f(x)\n    except ValueError:\n        return 'raised'\n", "[t(1), t(1), t(1)]", ["raised", 1, 1], MISS)

@@ -43,8 +43,11 @@ def test_a_miss_gives_the_object_itself_and_a_hit_an_equal_one(store):
     assert np.array_equal(found["a"], made["a"])
     assert type(found["n"]) is int
     assert type(found["t"]) is tuple
-    found["a"][0] = 99
+    with pytest.raises(ValueError, match="read-only"):
+        found["a"][0] = 99
+    found["t"][1].append(99)
     made["a"][1] = 77
+    assert function()["t"] == (1, [2])
     assert function()["a"].tolist() == [0.0, 1.0, 2.0]
 
 
@@ -65,7 +68,7 @@ def test_a_path(tmp_path, name):
     assert double(np.arange(3)).tolist() == [0.0, 2.0, 4.0]
     assert (tmp_path / name).exists()
     assert double.stats()["entries"] == 1
-    double._core.home.store.close()
+    double._core.shelf.place.close()
 
 
 def test_methods_of_a_cached_function(store):
@@ -85,7 +88,7 @@ def test_methods_of_a_cached_function(store):
     assert work.is_cached(1)
     assert work.is_cached(x=1, k=1)
     assert work.why(1) == "this call is in the cache"
-    assert work.why(1, 2) == "argument k changed"
+    assert work.why(1, 2) == "`k` changed; `x` same"
     assert work.force(1) == [1, 1]
     assert calls == [1, 1]
     assert work.invalidate(1)
@@ -108,9 +111,7 @@ def test_why_names_what_changed(store):
         return cached(store)(work)
 
     make(1)(1)
-    assert make(2).why(1) == (
-        "step in test_cache.test_why_names_what_changed.<locals>.make.<locals>.helper changed"
-    )
+    assert make(2).why(1) == ("`step` in `helper` changed; `x` same")
 
 
 def test_a_bound_method(store):
@@ -223,7 +224,7 @@ def test_what_cannot_be_cached():
 def test_a_damaged_entry_is_computed_again(store):
     function = cached(store)(lambda: np.arange(4.0))
     function()
-    key = next(key for key in store.keys_below("cache") if key)
+    key = next(key for key in store.keys_below("cache") if key[1:2] not in {(), ("code",)})
     record = store.record(key)
     store.write(key, record._replace(arrays={"data": np.arange(4.0) + 1}))
     with pytest.warns(CacheWarning, match="is damaged and will be computed again"):
@@ -288,7 +289,6 @@ def test_threads_compute_a_result_once(store):
         thread.join()
     assert results == [[1]] * 8
     assert calls == [1]
-    assert not function._core.running
 
 
 def test_entries_are_plain_datasets(tmp_path):
@@ -306,7 +306,12 @@ def test_entries_are_plain_datasets(tmp_path):
         assert entry.attrs["arguments"] == "n=3, unit='V'"
         assert entry.attrs["nbytes"] == 24
         assert entry.attrs["created"].endswith("+00:00")
-        assert f"code of {owner}" in json.loads(entry.attrs["parts"].removeprefix("json:"))
+        assert set(json.loads(entry.attrs["parts"].removeprefix("json:"))) == {
+            "argument n",
+            "argument unit",
+            "version",
+        }
+        assert entry.attrs["code"] in file["cache/code"]
     (entry,) = dict(zarr.open_group(tmp_path / "c.zarr", mode="r")["cache"].groups())[owner].groups()
     assert entry[1]["data"][:].tolist() == [0.0, 1.0, 2.0]
     assert entry[1].attrs["nbytes"] == 24

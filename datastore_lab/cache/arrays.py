@@ -86,8 +86,8 @@ def _extended(array: NDArray[Any]) -> bytes:
     size = array.dtype.itemsize // (2 if array.dtype.kind == "c" else 1)
     used = 10 if np.finfo(np.longdouble).nmant == 63 else size
     order = slice(size - used, None) if array.dtype.byteorder == ">" else slice(used)
-    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, size)
-    return raw(raw[:, order])
+    items = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, size)
+    return raw(items[:, order])
 
 
 def dtype_name(dtype: np.dtype[Any]) -> bytes:

@@ -2,131 +2,100 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import inspect
 import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from datastore_lab.cache import entries
-from datastore_lab.cache.entries import Home
-from datastore_lab.cache.hashing import immutable
-from datastore_lab.cache.key import Call, FunctionKey, describe
+from datastore_lab import units
+from datastore_lab.cache import entries, hidden
+from datastore_lab.cache.key import Call, FunctionKey, describe, key_of
+from datastore_lab.cache.shelf import Shelf
 from datastore_lab.errors import LabError, NotStorable, ReadOnly
 from datastore_lab.store import Store
 
+if TYPE_CHECKING:
+    from datastore_lab.cache.entries import Found
+
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_MEMORY = 4096
-"""Numbers, text and other unchangeable results that are also kept at hand, per function."""
-
-_ABSENT = object()
 
 
 class _Core:
     """What a cached function and its bound methods share."""
 
-    def __init__(self, function: Callable[..., Any], home: Home, ignore: Iterable[str], version: Any) -> None:
-        self.function = function
-        self.home = home
-        self.keys = FunctionKey(function, ignore, version)
-        self.lock = threading.Lock()
-        self.running: dict[str, _Turn] = {}
-        self.at_hand: dict[str, tuple[int, Any]] = {}
+    def __init__(
+        self, function: Callable[..., Any], shelf: Shelf, keys: FunctionKey, ttl: float | None
+    ) -> None:
+        self.function, self.shelf, self.keys, self.ttl = function, shelf, keys, ttl
         self.counts = {"hits": 0, "misses": 0}
         self.saved = 0.0
-        self.warned = False
+        self._warned: set[str] = set()
+        self._searched: set[str] = set()
 
-    def find(self, call: Call) -> Any:
-        """Give the stored result of a call, or `_ABSENT`."""
-        store = self.home.store
-        known = self.at_hand.get(call.key)
-        revision = store.revision()
-        if known is not None and known[0] == revision:
+    def find(self, call: Call) -> Found | None:
+        """Give the stored result of a call."""
+        found = self.shelf.find(self.keys.owner, call.key, ttl=self.ttl)
+        if found is not None:
             self.counts["hits"] += 1
-            return known[1]
-        found = entries.fetch(store, entries.entry_key(self.keys.owner, call.key))
-        if found is None:
-            return _ABSENT
-        self.counts["hits"] += 1
-        self.saved += found.attrs.get("seconds", 0.0)
-        self._remember(call.key, revision, found.value)
-        return found.value
+            self.saved += found.attrs.get("seconds", 0.0)
+        return found
 
-    def keep(self, call: Call, value: Any, parts: dict[str, str], seconds: float, about: str) -> None:
+    def keep(self, call: Call, value: Any, attrs: dict[str, Any]) -> None:
         """Store a result, or warn why it can't be stored."""
-        attrs = {
-            "function": self.keys.owner,
-            "created": entries.now(),
-            "seconds": seconds,
-            "arguments": about,
-            "parts": parts,
-        }
+        own = {"function": self.keys.owner, "parts": self.keys.own_parts(call), **attrs}
+        if self.ttl is not None:
+            own["ttl"] = self.ttl
         try:
-            entries.keep(self.home.store, entries.entry_key(self.keys.owner, call.key), value, attrs)
+            self.shelf.keep(self.keys.owner, call.key, value, own, code=call.code)
         except (LabError, OSError) as error:
             self._complain(error)
         finally:
             self.counts["misses"] += 1  # only now: whoever sees the number change finds the entry
 
+    def look_back(self, call: Call) -> None:
+        """Warn of what the key of a call can't hold: changed arguments, and what the code reads elsewhere."""
+        name = self.keys.owner
+        for changed in hidden.mutated(call.bound, call.arguments):
+            self.warn_once(
+                f"{name} changes its argument {changed!r} in place, which a result from the cache does not: "
+                "work on a copy"
+            )
+        code = call.code
+        if code.digest not in self._searched:
+            self._searched.add(code.digest)
+            for label, kind, what in hidden.reads(code.named):
+                where = "" if label == name else f" in {label}"
+                if what.rpartition(".")[2] not in self.keys.ignore:
+                    self.warn_once(
+                        f"{name} depends on {kind} ({what}{where}), which its key does not hold; "
+                        f"{hidden.advice(kind)}"
+                    )
+
+    def warn_once(self, message: str) -> None:
+        """Warn of something the first time that it is met."""
+        if message not in self._warned:
+            self._warned.add(message)
+            entries.warn(message, 6)
+
     def _complain(self, error: Exception) -> None:
         name = self.keys.owner
         if isinstance(error, ReadOnly):
-            if not self.warned:
-                entries.warn(f"results of {name} are not kept: {error}", 6)
-            self.warned = True
+            self.warn_once(f"results of {name} are not kept: {error}")
         elif isinstance(error, NotStorable):
             entries.warn(f"the result of {name} is returned, but not kept: {error}", 6)
         else:
             entries.warn(f"the result of {name} is returned, but could not be written: {error}", 6)
-
-    def turn(self, key: str) -> _Turn:
-        """Give the lock of a key, so that threads that ask for the same result compute it once."""
-        with self.lock:
-            turn = self.running.setdefault(key, _Turn())
-            turn.users += 1
-            return turn
-
-    def leave(self, key: str, turn: _Turn) -> None:
-        """Let go of the lock of a key."""
-        with self.lock:
-            turn.users -= 1
-            if not turn.users:
-                self.running.pop(key, None)
-
-    def forget(self, key: str) -> bool:
-        """Delete an entry; tells whether there was one."""
-        self.at_hand.pop(key, None)
-        place, store = entries.entry_key(self.keys.owner, key), self.home.store
-        if place not in store:
-            return False
-        store.delete(place)
-        return True
-
-    def _remember(self, key: str, revision: int, value: Any) -> None:
-        if not immutable(value):
-            return
-        if len(self.at_hand) >= _MEMORY:
-            self.at_hand.clear()
-        self.at_hand[key] = (revision, value)
-
-
-class _Turn:
-    """A lock, with the number of threads that hold it or wait for it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.users = 0
 
 
 class Cached(Generic[P, R]):
     """A function that gives the stored result where nothing that matters has changed.
 
     Made by `cached`. A call that misses returns the function's own object; a call that hits returns an equal
-    object of the same type, which is the caller's own.
+    object of the same type, whose arrays can't be written to (see `cached`).
     """
 
     __cached_function__ = True
@@ -137,12 +106,13 @@ class Cached(Generic[P, R]):
         functools.update_wrapper(self, core.function)
         self._core = core
         self._bound = bound
+        self._awaits = inspect.iscoroutinefunction(core.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Give the stored result, or call the function and store what it returns."""
-        if inspect.iscoroutinefunction(self._core.function):
+        if self._awaits:
             return cast("R", self._await(args, kwargs))
-        return cast("R", self._compute(self._bound + args, kwargs, force=False))
+        return cast("R", self._compute(args, kwargs, force=False))
 
     def __get__(self, obj: Any, owner: type | None = None) -> Cached[..., R]:
         return self if obj is None else Cached(self._core, (obj,))
@@ -151,26 +121,63 @@ class Cached(Generic[P, R]):
         return f"<cached {self._core.keys.owner}>"
 
     def why(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Say why this call would be computed: what differs from the nearest stored call."""
-        call = self._call(args, kwargs)
-        return entries.why(
-            self._core.home.store, self._core.keys.owner, call.key, self._core.keys.parts(call)
-        )
+        """Say why this call would be computed: what differs from the nearest stored call.
+
+        Returns
+        -------
+        str
+            Such as ```g` (called by `h`) changed −1 +1; `x` same; numpy 2.4.5 → 2.4.6``.
+        """
+        call, core = self._call(args, kwargs), self._core
+        if self.is_cached(*args, **kwargs):
+            return "this call is in the cache"
+        return core.shelf.why(core.keys.owner, core.keys.own_parts(call), call.code)
 
     def is_cached(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Tell whether the result of this call is stored."""
-        key = entries.entry_key(self._core.keys.owner, self._call(args, kwargs).key)
-        return key in self._core.home.store
+        core = self._core
+        return core.shelf.has(core.keys.owner, self._call(args, kwargs).key, ttl=core.ttl)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Delete the stored result of this call; tells whether there was one."""
-        return self._core.forget(self._call(args, kwargs).key)
+        return self._core.shelf.forget(self._core.keys.owner, self._call(args, kwargs).key)
+
+    def put(self, result: R, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store a result for this call as if the function had returned it.
+
+        Raises
+        ------
+        NotStorable, ReadOnly, Locked, EngineError
+            If it can't be stored; unlike for a call, nothing else has been gained.
+        """
+        call, core = self._call(args, kwargs), self._core
+        attrs = {
+            "function": core.keys.owner,
+            "arguments": describe(call.bound),
+            "parts": core.keys.own_parts(call),
+            "seconds": 0.0,
+            **({} if core.ttl is None else {"ttl": core.ttl}),
+        }
+        core.shelf.keep(core.keys.owner, call.key, result, attrs, code=call.code)
 
     def force(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function whatever is stored, and store the new result."""
-        if inspect.iscoroutinefunction(self._core.function):
+        if self._awaits:
             return cast("R", self._await(args, kwargs, force=True))
-        return cast("R", self._compute(self._bound + args, kwargs, force=True))
+        return cast("R", self._compute(args, kwargs, force=True))
+
+    def accept(self) -> int:
+        """Take what is stored as results of the code as it is now, after a change that does not matter.
+
+        For each set of arguments the newest result counts, and no longer belongs to the code that made it.
+
+        Returns
+        -------
+        int
+            How many results there were.
+        """
+        core = self._core
+        return core.shelf.accept(core.keys.owner, core.keys.code(), key_of)
 
     def stats(self) -> dict[str, Any]:
         """Give hits and misses of this session, and number and bytes of the stored results.
@@ -182,46 +189,53 @@ class Cached(Generic[P, R]):
             ``nbytes``.
         """
         core = self._core
-        found = [attrs for _, attrs in entries.listed(core.home.store, core.keys.owner)]
-        size = sum(attrs.get("nbytes", 0) for attrs in found)
+        found = core.shelf.ls(core.keys.owner)
+        size = sum(line.nbytes for line in found)
         return {**core.counts, "seconds_saved": core.saved, "entries": len(found), "nbytes": size}
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         return self._core.keys.call(self._bound + args, kwargs)
 
     def _compute(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, force: bool) -> Any:
-        core = self._core
-        call, done = core.keys.call(args, kwargs), core.counts["misses"]
-        if not force and (value := core.find(call)) is not _ABSENT:
-            return value
-        turn = core.turn(call.key)
-        try:
-            with turn.lock:
-                if not force and done != core.counts["misses"] and (value := core.find(call)) is not _ABSENT:
-                    return value
-                return self._run(call, args, kwargs)
-        finally:
-            core.leave(call.key, turn)
-
-    def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        core = self._core
-        parts, about = core.keys.parts(call), describe(call.bound)  # before the function can change them
-        begin = time.perf_counter()
-        value = core.function(*args, **kwargs)
-        core.keep(call, value, parts, time.perf_counter() - begin, about)
+        core, args = self._core, self._bound + args
+        call = core.keys.call(args, kwargs)
+        if not force and (found := core.find(call)) is not None:
+            return found.value
+        with core.shelf.turn(core.keys.owner, call.key):
+            if not force and (found := core.find(call)) is not None:
+                return found.value
+            run = _Run(core, call)
+            value = core.function(*args, **kwargs)
+            run.done(value)
         return value
 
     async def _await(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, force: bool = False) -> Any:
-        core = self._core
-        args = self._bound + args
+        core, args = self._core, self._bound + args
         call = core.keys.call(args, kwargs)
-        if not force and (value := core.find(call)) is not _ABSENT:
-            return value
-        parts, about = core.keys.parts(call), describe(call.bound)
-        begin = time.perf_counter()
-        value = await cast("Awaitable[Any]", core.function(*args, **kwargs))
-        core.keep(call, value, parts, time.perf_counter() - begin, about)
+        if not force and (found := core.find(call)) is not None:
+            return found.value
+        async with core.shelf.turn(core.keys.owner, call.key):
+            if not force and (found := core.find(call)) is not None:
+                return found.value
+            run = _Run(core, call)
+            value = await cast("Awaitable[Any]", core.function(*args, **kwargs))
+            run.done(value)
         return value
+
+
+class _Run:
+    """One call of the function, from before it can change its arguments until its result is kept."""
+
+    def __init__(self, core: _Core, call: Call) -> None:
+        self._core, self._call = core, call
+        self._about = describe(call.bound)
+        self._begin = time.perf_counter()
+
+    def done(self, value: Any) -> None:
+        """Keep what the function returned."""
+        attrs = {"seconds": time.perf_counter() - self._begin, "arguments": self._about}
+        self._core.keep(self._call, value, attrs)
+        self._core.look_back(self._call)
 
 
 @overload
@@ -234,10 +248,27 @@ def cached(
     ignore_kwargs: str | Iterable[str] | None = None,
     *,
     version: Any = None,
+    ttl: str | float | dt.timedelta | None = None,
+    deps: str | Iterable[Any] = "auto",
+    copy: bool = False,
+    verify: bool = True,
+    lock: bool = True,
+    max_size: str | int | None = None,
 ) -> Callable[[Callable[P, R]], Cached[P, R]]: ...
 
 
-def cached(storage: Any = None, ignore_kwargs: Any = None, *, version: Any = None) -> Any:
+def cached(
+    storage: Any = None,
+    ignore_kwargs: Any = None,
+    *,
+    version: Any = None,
+    ttl: Any = None,
+    deps: Any = "auto",
+    copy: bool = False,
+    verify: bool = True,
+    lock: bool = True,
+    max_size: Any = None,
+) -> Any:
     """Keep what a function returns, and give it back when it is called again.
 
     A stored result is used only if everything is as it was: the code of the function and of everything
@@ -246,30 +277,49 @@ def cached(storage: Any = None, ignore_kwargs: Any = None, *, version: Any = Non
     is called.
 
     The order of a dictionary does not count, and a path counts by its name, not by the file's content. What
-    a function reads from files, the clock, the environment or an unseeded generator of random numbers is
-    not seen. Arguments that the function changes in place are not changed when a result comes from the store.
+    a function reads from files, the clock, the environment or an unseeded generator of random numbers can't
+    be part of a key; that it does so is warned about once, and so is a function that changes its arguments.
 
     Parameters
     ----------
     storage : Store, path or None, default None
-        Where results are kept: a store, the path of an HDF5 file or a Zarr folder, or memory for this
-        session.
+        Where results are kept: a store, the path of a file or folder, the URL of a database, or memory for
+        this session. A path is made when the first result is kept, and is open for writing only while one
+        is, so that several processes can share it.
     ignore_kwargs : str or iterable of str, optional
         Parameters, or variables that the function reads, that do not matter, as ``progress`` or a logger.
     version : object, optional
         Part of the key: change it to leave all earlier results behind.
+    ttl : str, number or timedelta, optional
+        How old a result may get: ``"7d"``, ``"1.5 h"``, seconds.
+    deps : "auto", "none" or iterable, default "auto"
+        Which code and variables count besides the arguments. ``"auto"`` follows the code; a list of
+        functions, values and names counts these, and the function's own code; ``"none"`` counts nothing but
+        the function's name.
+    copy : bool, default False
+        Give arrays as copies that can be written to. Otherwise they are views that can't, mapped from the
+        file where the engine allows; ``ValueError: assignment destination is read-only`` asks for
+        ``copy=True``, or for ``array.copy()``. Tables are always copies.
+    verify : bool, default True
+        Hold a result against its checksum the first time that this process meets it.
+    lock : bool, default True
+        Let several processes that ask for the same result wait for the one that computes it.
+    max_size : str or int, optional
+        Bytes, as in ``"20 GB"``: results that were not used for longest are deleted beyond that.
 
     Returns
     -------
     Cached
-        With the methods ``why``, ``is_cached``, ``invalidate``, ``force`` and ``stats``; ``__wrapped__`` is
-        the function itself.
+        With the methods ``why``, ``is_cached``, ``invalidate``, ``put``, ``force``, ``accept`` and ``stats``;
+        ``__wrapped__`` is the function itself.
 
     Raises
     ------
     NotStorable
         For generators and classes; at a call, if an argument or a variable has no content that the cache
         could read.
+    ValueError, TypeError
+        For options that make no sense.
 
     Examples
     --------
@@ -279,15 +329,52 @@ def cached(storage: Any = None, ignore_kwargs: Any = None, *, version: Any = Non
     >>> square(3), square.is_cached(3), square.is_cached(3.0)
     (9, True, False)
     """
-    if callable(storage) and not isinstance(storage, (Store, str, os.PathLike)):
-        return _decorate(storage, None, (), None)
-    if isinstance(storage, (staticmethod, classmethod)):
-        return _decorate(storage, None, (), None)
+    if (callable(storage) and not isinstance(storage, (Store, str, os.PathLike))) or isinstance(
+        storage, (staticmethod, classmethod)
+    ):
+        function: Any = storage
+        return cached()(function)
+    options = {"copy": copy, "verify": verify, "lock": lock}
+    for name, value in options.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}={value!r}: write True or False")
     ignore = (ignore_kwargs,) if isinstance(ignore_kwargs, str) else tuple(ignore_kwargs or ())
-    return functools.partial(_decorate, storage=storage, ignore=ignore, version=version)
+    limit = None if max_size is None else units.parse_size(max_size)
+    age = seconds_of(ttl)
+
+    def decorate(function: Any) -> Cached[..., Any]:
+        _refuse(function)
+        keys = FunctionKey(function, ignore, version, deps)
+        return Cached(_Core(function, Shelf(storage, max_size=limit, **options), keys, age))
+
+    return decorate
 
 
-def _decorate(function: Any, storage: Any, ignore: Iterable[str], version: Any) -> Cached[..., Any]:
+def seconds_of(ttl: str | float | dt.timedelta | None) -> float | None:
+    """Read the greatest age of a result.
+
+    Raises
+    ------
+    ValueError
+        If it is no duration, or not longer than nothing.
+
+    Examples
+    --------
+    >>> seconds_of("7d"), seconds_of(dt.timedelta(hours=1)), seconds_of(None)
+    (604800.0, 3600.0, None)
+    """
+    if ttl is None:
+        return None
+    seconds = ttl.total_seconds() if isinstance(ttl, dt.timedelta) else units.parse_duration(ttl)
+    if not seconds > 0:
+        raise ValueError(
+            f"ttl={ttl!r}: a result can't be younger than that; give a time such as '7d', or None"
+        )
+    return seconds
+
+
+def _refuse(function: Any) -> None:
+    """Refuse what has no results to keep."""
     name = getattr(function, "__qualname__", repr(function))
     if isinstance(function, (staticmethod, classmethod)):
         raise NotStorable(
@@ -301,4 +388,3 @@ def _decorate(function: Any, storage: Any, ignore: Iterable[str], version: Any) 
             "as a list or an array",
             key=name,
         )
-    return Cached(_Core(function, Home(storage), ignore, version))

@@ -2,29 +2,36 @@
 
 An entry is the record at ``("cache", <function>, <key>)``, readable by any tool that opens the file, with
 the attributes ``function``, ``created`` (UTC), ``seconds`` (what it took), ``nbytes``, ``arguments`` (as
-text, for people), ``parts`` (the digest of everything that the key is made of) and ``checksum`` (of the
-content).
+text, for people), ``parts`` (the digest of everything that the key is made of), ``sums`` (the digest of each
+array) and ``checksum`` (of these and of what the value is decoded with).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import os
-import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import xxhash
+
 from datastore_lab import media, objects
+from datastore_lab.cache import arrays as content
+from datastore_lab.cache import mapped, returned
 from datastore_lab.cache.walk import digest
-from datastore_lab.errors import Corrupt, LabError, NotFound, ReadOnly
+from datastore_lab.errors import Corrupt, LabError, NotFound
 from datastore_lab.records import CODEC_STATE, Record
-from datastore_lab.store import Store, open_store
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from datastore_lab.keys import Key
+    from datastore_lab.store import Store
 
 PREFIX = "cache"
+
+_PROTECTED = {"array", "value", "xarray"}
+"""Kinds whose arrays are handed out read only; tables and other objects get memory of their own."""
 
 
 class CacheWarning(UserWarning):
@@ -38,40 +45,45 @@ class Found(NamedTuple):
     attrs: dict[str, Any]
 
 
-class Home:
-    """The store of a cache: given, or opened on first use.
+class Stored(NamedTuple):
+    """An entry as it lies in the store, checked.
 
-    Parameters
+    Attributes
     ----------
-    storage : Store, path or None
-        None is a memory store of its own.
+    record : Record
+        Its arrays are read only; some may be mapped from the file.
+    attrs : dict
+    unchanged : callable
+        Tells whether the arrays are still what was checked.
+    in_memory : int
+        Bytes that the arrays take in the memory of this process.
     """
 
-    def __init__(self, storage: Store | str | os.PathLike[str] | None) -> None:
-        self._given = storage
-        self._store = storage if isinstance(storage, Store) else None
-        self._lock = threading.Lock()
+    record: Record
+    attrs: dict[str, Any]
+    unchanged: Callable[[], bool]
+    in_memory: int
 
-    @property
-    def store(self) -> Store:
-        """The store; a place that can't be written is opened for reading."""
-        with self._lock:
-            if self._store is None:
-                self._store = self._open()
-            return self._store
+    def value(self, *, copy: bool = False) -> Any:
+        """Decode it: containers are new, arrays are views that can't be written to, or copies.
 
-    def _open(self) -> Store:
-        place = "memory://" if self._given is None else self._given
-        assert not isinstance(place, Store)
-        try:
-            return open_store(place)
-        except ReadOnly:
-            return open_store(place, "r")
+        Raises
+        ------
+        LabError
+            If it can't be decoded.
+        """
+        bare = objects.without_attributes(self.record)
+        own = copy or bare.kind not in _PROTECTED or '"table"' in media.to_json(bare.meta.get(CODEC_STATE))
+        arrays = {name: array.copy() if own else array.view() for name, array in bare.arrays.items()}
+        return objects.decode(bare._replace(arrays=arrays))
 
 
 def entry_key(owner: str, key: str) -> Key:
     """Give the place of one entry."""
     return (PREFIX, owner, key)
+
+
+# -- reading -------------------------------------------------------------------------------------------
 
 
 def fetch(store: Store, key: Key) -> Found | None:
@@ -82,24 +94,98 @@ def fetch(store: Store, key: Key) -> Found | None:
     Found or None
         The value is the caller's own: changing it changes nothing in the store.
     """
+    stored = read(store, key)
+    if stored is None:
+        return None
     try:
-        record = store.record(key)
+        return Found(stored.value(copy=True), stored.attrs)
+    except LabError as error:
+        damaged(store, key, str(error))
+        return None
+
+
+def read(store: Store, key: Key, *, verify: bool = True) -> Stored | None:
+    """Read an entry and hold it against its checksum; None if there is none, or if it is damaged.
+
+    Parameters
+    ----------
+    store : Store
+    key : Key
+    verify : bool, default True
+        Digest the content. Without it large arrays are mapped and not looked at.
+    """
+    try:
+        record, file = _load(store, key, read_ahead=verify)
     except NotFound:
         return None
     except (Corrupt, OSError) as error:
-        _damaged(store, key, str(error))
+        damaged(store, key, str(error))
         return None
     attrs = dict(record.meta)
-    if "checksum" not in attrs:
+    if "checksum" not in attrs or "sums" not in attrs:
         return None  # (a group of entries, or a record that is not ours)
-    if attrs["checksum"] != checksum(record):
-        _damaged(store, key, "its content is not what was stored")
+    for array in record.arrays.values():
+        array.flags.writeable = False
+    unchanged = _always if file is None else file.unchanged
+    if verify and not _check(record, attrs, unchanged):
+        damaged(store, key, "its content is not what was stored")
         return None
+    size = 0 if file is not None else nbytes(record)
+    return Stored(record, attrs, unchanged, size)
+
+
+def _load(store: Store, key: Key, *, read_ahead: bool) -> tuple[Record, mapped.File | None]:
+    """Read a record; large arrays are mapped where the engine keeps them in one piece."""
+    engine, full = store.engine, (*store.prefix, *key)
+    whole = getattr(engine, "read_whole", None)
+    found = None if whole is None else whole(full)
+    if found is not None:
+        return found, None
+    return _mapped(store, key, read_ahead=read_ahead) or (store.record(key), None)
+
+
+def _mapped(store: Store, key: Key, *, read_ahead: bool) -> tuple[Record, mapped.File] | None:
+    engine, full = store.engine, (*store.prefix, *key)
+    file, before = mapped.File(engine.url), engine.revision()
+    if not (places := mapped.spans(engine, full)):
+        return None
+    stat = engine.stat(full)
     try:
-        return Found(objects.decode(objects.without_attributes(record)), attrs)
-    except LabError as error:
-        _damaged(store, key, str(error))
+        arrays = {
+            name: file.map(places[name], read_ahead=read_ahead) if name in places else engine.read(full, name)
+            for name in stat.arrays
+        }
+    except (OSError, ValueError):  # a file system that maps nothing
         return None
+    if engine.revision() != before or not file.unchanged():
+        return None
+    return Record(stat.kind, arrays, stat.meta, {name: info.dims for name, info in stat.arrays.items()}), file
+
+
+def _check(record: Record, attrs: Mapping[str, Any], unchanged: Callable[[], bool]) -> bool:
+    sums = {}
+    for name, array in record.arrays.items():
+        sums[name] = array_sum(array)
+        if _is_plain(array) and type(array.base) is not type(array):
+            returned.remember(array, bytes.fromhex(sums[name]), unchanged)
+    return bool(sums == attrs["sums"] and checksum(record, sums) == attrs["checksum"])
+
+
+# -- writing -------------------------------------------------------------------------------------------
+
+
+def encoded(value: Any, attrs: Mapping[str, Any]) -> Record:
+    """Give the record of an entry, with its checksum.
+
+    Raises
+    ------
+    NotStorable
+        Naming the path inside the value.
+    """
+    record = objects.encode(value)
+    sums = {name: array_sum(array) for name, array in record.arrays.items()}
+    own = {**attrs, "nbytes": nbytes(record), "sums": sums, "checksum": checksum(record, sums)}
+    return objects.with_attributes(record, own)
 
 
 def keep(store: Store, key: Key, value: Any, attrs: Mapping[str, Any]) -> int:
@@ -110,22 +196,36 @@ def keep(store: Store, key: Key, value: Any, attrs: Mapping[str, Any]) -> int:
     NotStorable
         Naming the path inside the value.
     """
-    record = objects.encode(value)
-    size = nbytes(record)
-    own = {**attrs, "nbytes": size, "checksum": checksum(record)}
-    store.write(key, objects.with_attributes(record, own))
-    return size
+    record = encoded(value, attrs)
+    store.write(key, record)
+    return nbytes(record)
 
 
-def checksum(record: Record) -> str:
-    """Digest what a record's value is decoded from."""
-    state = media.to_json(record.meta.get(CODEC_STATE), sort=True)
-    return digest([record.kind, state, dict(record.arrays)], "the record")
+def array_sum(array: NDArray[Any]) -> str:
+    """Digest an array: XXH3-128 of its bytes in C order, or of its content where bytes do not say it all."""
+    return content.raw(array).hex() if _is_plain(array) else digest(array)
+
+
+def _is_plain(array: NDArray[Any]) -> bool:
+    return array.dtype.kind in "biufcmMSUV" and array.dtype.names is None and array.dtype.char not in "gG"
+
+
+def checksum(record: Record, sums: Mapping[str, str]) -> str:
+    """Digest what a record's value is decoded from, given the digests of its arrays."""
+    forms = {
+        name: [content.dtype_name(array.dtype).decode(), list(array.shape)]
+        for name, array in record.arrays.items()
+    }
+    text = media.to_json([record.kind, record.meta.get(CODEC_STATE), forms, dict(sums)], sort=True)
+    return str(xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass")))
 
 
 def nbytes(record: Record) -> int:
     """Give the size of the arrays of a record in memory, in bytes."""
     return sum(int(array.nbytes) for array in record.arrays.values())
+
+
+# -- beside it -----------------------------------------------------------------------------------------
 
 
 def listed(store: Store, owner: str) -> Iterator[tuple[Key, dict[str, Any]]]:
@@ -142,41 +242,17 @@ def listed(store: Store, owner: str) -> Iterator[tuple[Key, dict[str, Any]]]:
 
 
 def now() -> str:
-    """Give the time in UTC as text, to the second."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    """Give the time in UTC as text, to the millisecond."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
 
 
-def compare(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Say in words how two sets of parts differ.
-
-    Examples
-    --------
-    >>> compare({"code of f": "1", "version of x": "2.4.5"}, {"code of f": "2", "version of x": "2.4.6"})
-    ['code of f changed', 'version of x 2.4.5 → 2.4.6']
-    """
-    differences = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        if old is None:
-            differences.append(f"{name} is new")
-        elif new is None:
-            differences.append(f"{name} is gone")
-        elif old != new:
-            differences.append(
-                f"{name} {old} → {new}" if name.startswith("version of") else f"{name} changed"
-            )
-    return differences
-
-
-def why(store: Store, owner: str, key: str, parts: Mapping[str, str]) -> str:
-    """Say why a call misses, against the entry of the same function that differs least."""
-    if entry_key(owner, key) in store:
-        return "this call is in the cache"
-    known: list[list[str]] = [compare(attrs.get("parts", {}), parts) for _, attrs in listed(store, owner)]
-    if not known:
-        return f"nothing of {owner} is in the cache yet"
-    _, nearest = min((len(found), found) for found in known)
-    return "; ".join(nearest) or "the entry was written by another version of the cache"
+def age(attrs: Mapping[str, Any]) -> float:
+    """Give the age of an entry in seconds; infinite if its time can't be read, or lies ahead."""
+    try:
+        seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(attrs["created"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return float("inf")
+    return seconds if seconds > -1 else float("inf")
 
 
 def warn(message: str, depth: int = 3) -> None:
@@ -184,5 +260,10 @@ def warn(message: str, depth: int = 3) -> None:
     warnings.warn(message, CacheWarning, stacklevel=depth)
 
 
-def _damaged(store: Store, key: Key, what: str) -> None:
+def damaged(store: Store, key: Key, what: str) -> None:
+    """Warn that an entry can't be used."""
     warn(f"the cache entry {'/'.join(key)} of {store.url} is damaged and will be computed again: {what}", 6)
+
+
+def _always() -> bool:
+    return True

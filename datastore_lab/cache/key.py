@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from datastore_lab.cache import chosen
 from datastore_lab.cache.hashing import hexdigest, join
 from datastore_lab.cache.walk import Walk, digest
 from datastore_lab.errors import NotStorable
@@ -15,19 +16,40 @@ from datastore_lab.errors import NotStorable
 if TYPE_CHECKING:
     from datastore_lab.cache.guards import Guards
 
-LAYOUT = "2"
+LAYOUT = "3"
 """Part of every key; grows whenever the meaning of keys changes."""
+
+ARGUMENT = "argument "
+"""What the name of a part begins with that is an argument."""
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _LONGEST = 200
 
 
+class Code(NamedTuple):
+    """The state of everything that a function depends on, its arguments left out.
+
+    Attributes
+    ----------
+    digest : str
+    parts : dict of str to str
+        What was reached, with its digest or version.
+    named : dict of str to object
+        The functions, classes and modules that were reached, by label.
+    """
+
+    digest: str
+    parts: dict[str, str]
+    named: dict[str, Any]
+
+
 class Call(NamedTuple):
-    """The key of one call, and the digests of its arguments."""
+    """The key of one call, the digests of its arguments, and the code that it was made for."""
 
     key: str
     arguments: dict[str, str]
     bound: Mapping[str, Any]
+    code: Code
 
 
 class FunctionKey:
@@ -40,6 +62,8 @@ class FunctionKey:
         Parameters, globals and closure variables that results do not depend on.
     version : object, optional
         Changes all keys when it changes.
+    deps : "auto", "none" or iterable, default "auto"
+        Which code and variables count, see `datastore_lab.cache.cached`.
 
     Examples
     --------
@@ -51,8 +75,15 @@ class FunctionKey:
     False
     """
 
-    def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = (), version: Any = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        ignore: Iterable[str] = (),
+        version: Any = None,
+        deps: str | Iterable[Any] = "auto",
+    ) -> None:
         self.function = function
+        self._deps = chosen.checked(deps)
         self.ignore = frozenset(ignore)
         self.owner = f"{getattr(function, '__module__', None) or '__main__'}.{_name(function)}"
         self._version = digest(version, "version")
@@ -63,7 +94,7 @@ class FunctionKey:
         self._many = {
             parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.VAR_KEYWORD
         }
-        self._known: tuple[dict[str, str], str, Guards] | None = None
+        self._known: tuple[Code, Guards] | None = None
         self._lock = threading.Lock()
         self._check_ignored()
 
@@ -83,23 +114,34 @@ class FunctionKey:
             for name, value in bound.items()
             if name not in self.ignore
         }
-        pieces = [part.encode() for name in sorted(arguments) for part in (name, arguments[name])]
-        return Call(hexdigest(join(self._code()[1].encode(), pieces)), arguments, bound)
+        code = self.code()
+        return Call(key_of(code.digest, arguments), arguments, bound, code)
 
     def parts(self, call: Call) -> dict[str, str]:
         """Give everything that the key of a call is made of, by name."""
-        arguments = {f"argument {name}": found for name, found in call.arguments.items()}
-        return {**self._code()[0], **arguments, "version": self._version}
+        return {**call.code.parts, **self.own_parts(call)}
 
-    def _code(self) -> tuple[dict[str, str], str]:
+    def own_parts(self, call: Call) -> dict[str, str]:
+        """Give what the key of a call is made of besides the code, by name."""
+        arguments = {f"{ARGUMENT}{name}": found for name, found in call.arguments.items()}
+        return {**arguments, "version": self._version}
+
+    def code(self) -> Code:
+        """Give the state of the code as it is now."""
         with self._lock:
-            if self._known is None or not self._known[2].hold():
+            if self._known is None or not self._known[1].hold():
                 walk = Walk(self.ignore)
-                parts = walk.function(self.function)
+                parts = self._walked(walk)
                 pieces = [part.encode() for name in sorted(parts) for part in (name, parts[name])]
                 head = [LAYOUT.encode(), self.owner.encode(), self._version.encode()]
-                self._known = parts, hexdigest(join(b"code", [*head, *pieces])), walk.guards
-            return self._known[:2]
+                found = hexdigest(join(b"code", [*head, *pieces]))
+                self._known = Code(found, parts, dict(walk.named())), walk.guards
+            return self._known[0]
+
+    def _walked(self, walk: Walk) -> dict[str, str]:
+        if self._deps == "auto":
+            return walk.function(self.function)
+        return {} if self._deps == "none" else chosen.parts(walk, self.function, self._deps)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
         if self._plain is not None and not kwargs and len(args) == len(self._plain):
@@ -125,6 +167,12 @@ class FunctionKey:
                 f"ignore_kwargs names {sorted(unknown)}, but {_name(self.function)} has the parameters "
                 f"{list(self._signature.parameters)} and reads no variable of that name"
             )
+
+
+def key_of(code: str, arguments: Mapping[str, str]) -> str:
+    """Give the key of a call from the digests of code and arguments."""
+    pieces = [part.encode() for name in sorted(arguments) for part in (name, arguments[name])]
+    return hexdigest(join(code.encode(), pieces))
 
 
 def describe(bound: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from datastore_lab.cache import kinds, names, sources
@@ -105,6 +105,11 @@ class Walk:
         """Follow everything reached so far to its end, and give the parts."""
         self._finish()
         return self.parts
+
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """Yield the label of each piece of local code that was reached, and the code itself."""
+        for obj in self._kept:
+            yield self._labels[id(obj)], obj
 
     def _finish(self) -> None:
         while self._waiting:

@@ -1,0 +1,269 @@
+"""Why a result is computed anew: what differs from the nearest stored one, and what code looked like then.
+
+The state of the code lies beside the entries, once for all that were made with it: the record at
+``("cache", "code", <digest>)`` holds the parts and, to count lines by, the texts of the functions, as
+compressed JSON.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import functools
+import inspect
+import re
+import textwrap
+import types
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datastore_lab import media
+from datastore_lab.cache import entries, names
+from datastore_lab.cache.key import ARGUMENT
+from datastore_lab.errors import LabError, NotFound
+
+if TYPE_CHECKING:
+    from datastore_lab.cache.key import Code
+    from datastore_lab.keys import Key
+    from datastore_lab.records import Record
+    from datastore_lab.store import Store
+
+CODE = "code"
+"""The owner of the states of code; that of a function has a dot in its name."""
+
+_CODE_OF, _VERSION_OF = "code of ", "version of "
+_MOST = 2000
+"""So many entries are compared with at most."""
+
+
+def code_place(digest: str) -> Key:
+    """Give the place of a state of code."""
+    return entries.entry_key(CODE, digest)
+
+
+def code_record(code: Code) -> Record:
+    """Give the record of a state of code."""
+    texts = {label: "\n".join(lines(obj)) for label, obj in code.named.items()}
+    raw = media.to_json({"parts": code.parts, "sources": texts}).encode("utf-8", "surrogatepass")
+    packed = np.frombuffer(zlib.compress(raw), np.uint8)
+    return entries.encoded(packed, {"created": entries.now(), "form": "zlib, JSON"})
+
+
+def code_of(store: Store, digest: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Read the parts and texts of a state of code; empty where it is not there, or not readable."""
+    with contextlib.suppress(LabError, OSError, ValueError, KeyError, zlib.error):
+        packed = store.record(code_place(digest)).arrays["data"].tobytes()
+        found = media.from_json(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
+        return dict(found["parts"]), dict(found["sources"])
+    return {}, {}
+
+
+def explain(store: Store, owner: str, own: Mapping[str, str], code: Code) -> str:
+    """Say how a call differs from the entry of the same function that differs least.
+
+    Parameters
+    ----------
+    store : Store
+    owner : str
+    own : mapping
+        The parts of the call besides the code.
+    code : Code
+    """
+    found = nearest(store, owner, {**code.parts, **own})
+    if found is None:
+        return f"nothing of {owner} is in the cache yet"
+    before, texts = found
+    return "; ".join(_Comparison(before, texts, own, code).sentences())
+
+
+def nearest(
+    store: Store, owner: str, parts: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]] | None:
+    """Give parts and texts of the entry that differs least; the newest of several."""
+    codes: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+    best: tuple[int, dict[str, str], dict[str, str]] | None = None
+    for number, (_, attrs) in enumerate(entries.listed(store, owner)):
+        digest = attrs.get("code", "")
+        if digest not in codes:
+            codes[digest] = code_of(store, digest)
+        before = {**codes[digest][0], **attrs.get("parts", {})}
+        count = len(different(before, parts))
+        if best is None or count <= best[0]:
+            best = count, before, codes[digest][1]
+        if number > _MOST:
+            break
+    return None if best is None else best[1:]
+
+
+def different(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Name the parts that differ.
+
+    Examples
+    --------
+    >>> different({"a": "1", "b": "2"}, {"b": "3", "c": "4"})
+    ['a', 'b', 'c']
+    """
+    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+
+
+class _Comparison:
+    def __init__(
+        self, before: Mapping[str, str], texts: Mapping[str, str], own: Mapping[str, str], code: Code
+    ) -> None:
+        self._before, self._after = before, {**code.parts, **own}
+        self._texts, self._named = texts, code.named
+        self._labels = {_label(name).rpartition(" in ")[2] for name in (*before, *self._after)}
+
+    def sentences(self) -> list[str]:
+        changed = different(self._before, self._after)
+        changed.sort(key=lambda name: (not name.startswith(_CODE_OF), name.startswith(_VERSION_OF), name))
+        same = [name for name in self._after if name.startswith(ARGUMENT) and name not in changed]
+        told = [self._sentence(name) for name in changed]
+        if not told:
+            return ["nothing differs, but the entry is gone, too old or damaged"]
+        return told + [f"{self._named_as(name)} same" for name in same]
+
+    def _sentence(self, name: str) -> str:
+        old, new = self._before.get(name), self._after.get(name)
+        shown = self._named_as(name)
+        if name.startswith(_VERSION_OF):
+            return f"{shown} {old or 'not used'} → {new or 'not used'}"
+        if old is None:
+            return f"{shown} is new"
+        if new is None:
+            return f"{shown} is gone"
+        if name.startswith(_CODE_OF):
+            return f"{shown}{self._caller(_label(name))} changed{self._lines(_label(name))}"
+        return f"{shown} changed"
+
+    def _named_as(self, name: str) -> str:
+        if name == "version":
+            return "version="
+        if name.startswith(_VERSION_OF):
+            return name.removeprefix(_VERSION_OF)
+        if " in " in name:
+            variable, _, label = name.partition(" in ")
+            return f"`{variable}` in `{self._short(label)}`"
+        return f"`{self._short(_label(name))}`"
+
+    def _short(self, label: str) -> str:
+        short = label.rpartition(".")[2]
+        others = [other for other in self._labels if other.rpartition(".")[2] == short]
+        return short if len(others) < 2 else label
+
+    def _caller(self, label: str) -> str:
+        name = label.rpartition(".")[2].partition("#")[0]
+        for other, obj in self._named.items():
+            if other != label and name in _mentioned(obj):
+                return f" (called by `{self._short(other)}`)"
+        return ""
+
+    def _lines(self, label: str) -> str:
+        obj = self._named.get(label)
+        if obj is None or label not in self._texts:
+            return ""
+        less, more = line_counts(self._texts[label].splitlines(), lines(obj))
+        return f" −{less} +{more}" if less or more else ""
+
+
+def line_counts(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
+    """Count the lines that went and that came.
+
+    Examples
+    --------
+    >>> line_counts(["a", "b"], ["a", "c", "d"])
+    (1, 2)
+    """
+    steps = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    changed = [step for step in steps if step[0] != "equal"]
+    return sum(step[2] - step[1] for step in changed), sum(step[4] - step[3] for step in changed)
+
+
+def lines(obj: Any) -> tuple[str, ...]:
+    """Give the lines of a function without comments, formatting and docstrings; none without source."""
+    code = getattr(obj, "__code__", None)
+    return _lines_of(code) if isinstance(code, types.CodeType) else ()
+
+
+@functools.lru_cache(maxsize=4096)
+def _lines_of(code: types.CodeType) -> tuple[str, ...]:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, TypeError, SyntaxError, ValueError):  # no source, or a lambda inside an expression
+        return ()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.decorator_list = []
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return tuple(ast.unparse(tree).splitlines())
+
+
+def _label(name: str) -> str:
+    return re.sub(f"^({_CODE_OF}|docstring of |{ARGUMENT})", "", name)
+
+
+def _mentioned(obj: Any) -> Iterable[str]:
+    code = getattr(obj, "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return vars(obj) if isinstance(obj, type) else ()
+    read = names.of_code(code)
+    chains = [*read.globals.items(), *read.closure.items()]
+    return {name for name, _ in chains} | {part for _, found in chains for chain in found for part in chain}
+
+
+def accept(store: Store, owner: str, code: Code, make_key: Any) -> int:
+    """Take the newest result for each set of arguments as a result of the code as it is now.
+
+    Parameters
+    ----------
+    store : Store
+        To write to.
+    owner : str
+    code : Code
+    make_key : callable
+        Gives the key from the digest of the code and those of the arguments.
+
+    Returns
+    -------
+    int
+        How many there were.
+    """
+    newest: dict[str, tuple[str, Key]] = {}
+    for place, attrs in entries.listed(store, owner):
+        arguments = {
+            name.removeprefix(ARGUMENT): found
+            for name, found in attrs.get("parts", {}).items()
+            if name.startswith(ARGUMENT)
+        }
+        key = make_key(code.digest, arguments)
+        created = str(attrs.get("created", ""))
+        if "code" in attrs and (key not in newest or newest[key][0] < created):
+            newest[key] = created, place
+    moves = [(place, entries.entry_key(owner, key)) for key, (_, place) in newest.items()]
+    with store.transaction():
+        count = sum(_moved(store, old, new, code) for old, new in moves)
+        if count:
+            keep_code(store, code)
+    return count
+
+
+def _moved(store: Store, old: Key, new: Key, code: Code) -> bool:
+    if old == new or new in store:
+        return False
+    store.move(old, new)
+    store.update(new, {"code": code.digest, "accepted": entries.now()})
+    return True
+
+
+def keep_code(store: Store, code: Code) -> None:
+    """Write the state of the code, unless it is there."""
+    place = code_place(code.digest)
+    try:
+        store.stat(place)
+    except NotFound:
+        store.write(place, code_record(code))
