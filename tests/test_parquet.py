@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datastore_lab import open_store
-from datastore_lab.engines.parquet import ParquetFolderEngine, columns, doc, read, text
+from datastore_lab.engines.parquet import ParquetFolderEngine, columns, doc, quick, read, text
 from datastore_lab.errors import (
     AlreadyExists,
     Corrupt,
@@ -207,6 +207,44 @@ def test_any_text_comes_back_wherever_it_stands(word):
     given = {word: [word, {word: word}], "deep": [[word], [[word]]]}
     assert text.load(text.dump(given), "x") == given
     assert yaml.safe_load(text.dump(given)) == given
+
+
+PLAIN = """lab_kind: array
+arrays:
+  data:
+    dtype: "<f8"
+    shape: [128, 2]
+    attributes: {}
+tables:
+  record:
+    files:
+      - name: "a \\"b\\" c"
+        rows: -1.5
+      - name: null
+        sums: [true, "x", 2.5, v-1]
+"""
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(st.just(PLAIN), strategies.metas().map(lambda meta: text.dump(meta).decode())),
+    st.floats(0, 1),
+    st.text(" -:\"\\[]{},#?&*!|>%@~.'ab1\t\n\r\x85\u2028", max_size=4),
+    st.integers(0, 3),
+)
+def test_the_quick_reader_of_yaml_reads_what_the_other_reads_or_nothing(raw, share, signs, gone):
+    at = int(share * len(raw))
+    for changed in (raw, raw[:at] + signs + raw[at + gone :]):
+        found = quick.load(changed, text._plain)
+        if found is not None:
+            assert_same_json(found, text._build(yaml.parse(changed, Loader=text._LOADER)))
+
+
+def test_the_quick_reader_reads_the_descriptions_of_most_items(engine, path):
+    engine.write(("a", "b"), Record("table", {"x": np.arange(3), "y": np.zeros((3, 2))}, {"unit": "V"}, {}))
+    assert quick.load(PLAIN, text._plain) == yaml.safe_load(PLAIN)
+    body = doc.body_of((path / "a" / "b" / "lab.yaml").read_bytes()).decode()
+    assert quick.load(body, text._plain) == yaml.safe_load(body)
 
 
 @pytest.mark.parametrize(

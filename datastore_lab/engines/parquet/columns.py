@@ -16,6 +16,7 @@ one of the array.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,18 +86,23 @@ class Column(NamedTuple):
     @property
     def arrow_type(self) -> Any:
         """Type of the column."""
-        count = math.prod(self.inner)
-        if self.stored == BYTES:
-            return pa.binary(count * self.dtype.itemsize)
-        leaf = pa.string() if self.stored == TEXT else _leaf_type(self.dtype)
-        if self.stored == VALUES or (self.stored == TEXT and len(self.shape) <= self.lead):
-            return leaf
-        element = pa.field("element", leaf, nullable=self.dtype.kind in "mM")
-        return pa.list_(element, count * (2 if self.dtype.kind == "c" else 1))
+        return _arrow_type(self)
 
     def field(self, name: str) -> Any:
         """Make the field of a schema."""
         return pa.field(name, self.arrow_type, nullable=self.dtype.kind in "mM" and self.stored == VALUES)
+
+
+@functools.lru_cache(maxsize=256)
+def _arrow_type(column: Column) -> Any:
+    count = math.prod(column.inner)
+    if column.stored == BYTES:
+        return pa.binary(count * column.dtype.itemsize)
+    leaf = pa.string() if column.stored == TEXT else _leaf_type(column.dtype)
+    if column.stored == VALUES or (column.stored == TEXT and len(column.shape) <= column.lead):
+        return leaf
+    element = pa.field("element", leaf, nullable=column.dtype.kind in "mM")
+    return pa.list_(element, count * (2 if column.dtype.kind == "c" else 1))
 
 
 def choose(dtype: np.dtype[Any], shape: tuple[int, ...], *, as_text: bool) -> Column:

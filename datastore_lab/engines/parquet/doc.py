@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -260,7 +261,7 @@ def _parse(given: Mapping[str, Any]) -> Doc:
 
 def _parse_array(given: Mapping[str, Any], tables: Mapping[str, Table]) -> Array:
     shape, dims = _counts(given["shape"]), tuple(map(str, given["dims"]))
-    column = restored(dtypes.parse(given["dtype"]), shape, given["stored"])
+    column = _column(given["dtype"], shape, given["stored"])
     table = str(given.get("table", ""))
     if len(dims) != len(shape):
         raise ValueError("dims and shape differ in length")
@@ -269,6 +270,11 @@ def _parse_array(given: Mapping[str, Any], tables: Mapping[str, Table]) -> Array
     if not table and column.rows * column.row_bytes:
         raise ValueError("an array lies in no table")
     return Array(column, dims, table)
+
+
+@functools.lru_cache(maxsize=256)
+def _column(dtype: str, shape: tuple[int, ...], stored: str) -> Column:
+    return restored(dtypes.parse(dtype), shape, stored)
 
 
 def _parse_table(given: Mapping[str, Any]) -> Table:

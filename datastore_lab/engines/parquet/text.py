@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from datastore_lab.engines.parquet import quick
 from datastore_lab.errors import Corrupt, NotStorable
 
 LONGEST = 32 << 20
@@ -157,7 +158,10 @@ def load(raw: bytes, where: str) -> dict[str, Any]:
             f"{where!r} is {len(raw):,} bytes long, more than any description; restore it", key=where
         )
     try:
-        value = _build(yaml.parse(raw.decode(), Loader=_LOADER))
+        text = raw.decode()
+        value = quick.load(text, _plain)
+        if value is None:
+            value = _build(yaml.parse(text, Loader=_LOADER))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Corrupt(f"{where!r} can't be read as YAML ({error}); restore it", key=where) from error
     if not isinstance(value, dict):
