@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -18,6 +19,7 @@ import pytest
 from engines import WHOLE
 
 from datastore_lab import open_store
+from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import (
     AlreadyExists,
     BadKey,
@@ -828,3 +830,91 @@ def test_a_process_that_ends_with_an_open_store_loses_nothing_and_says_nothing(c
         assert store.record("run").arrays["x"].tolist() == [0, 1, 2, 3, 4]
         assert store.verify() == []
     assert [file.name for file in tmp_path.iterdir()] == [case.name]
+
+
+class Meeting(MemoryEngine):
+    """An engine whose transactions begin only when others have begun theirs, or have had the time to."""
+
+    def __init__(self, barrier):
+        super().__init__()
+        self.barrier = barrier
+
+    @contextmanager
+    def transaction(self):
+        with super().transaction():
+            with suppress(threading.BrokenBarrierError):
+                self.barrier.wait(1)  # broken where only one is ever in a transaction
+            yield
+
+
+def test_two_threads_merge_to_and_fro():
+    barrier = threading.Barrier(2)
+    one, two = Store(Meeting(barrier)), Store(Meeting(barrier))
+    one["a"], two["b"] = 1, np.arange(3)
+    threads = [
+        threading.Thread(target=mine.merge_from, args=(theirs,), daemon=True)
+        for mine, theirs in [(one, two), (two, one)]
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert set(one) == set(two) == {"a", "b"}
+
+
+def test_a_large_store_is_merged_by_way_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("datastore_lab.store.moving.merging._IN_MEMORY", 1000)
+    with open_store(tmp_path / "a.h5") as source, open_store(tmp_path / "b.zarr") as target:
+        source["large"] = np.arange(1000.0)
+        source.put("g/x", {"n": None}, attrs={"unit": "V"})
+        source.update("g", {"title": "group"})
+        source.update((), {"title": "root"})
+        target["g/x"] = "stays"
+        assert target.merge_from(source) == 1
+        assert target["large"].tolist() == list(range(1000))
+        assert target["g/x"] == "stays"
+        assert [target.attrs("g"), target.attrs()] == [{"title": "group"}, {"title": "root"}]
+        assert target.merge_from(source, overwrite=True) == 2
+        assert target["g/x"] == {"n": None}
+        assert target.attrs("g/x") == {"unit": "V"}
+        assert target.verify() == []
+
+
+@pytest.mark.parametrize("name", ["memory://", "lab.h5", "lab.zarr", "lab.parquets", "lab.sqlite"])
+def test_a_missing_key_names_the_store_and_what_is_like_it(tmp_path, name):
+    with open_store(name if "://" in name else tmp_path / name) as store:
+        store["run/gain"] = store["run/Offset"] = 1
+        group = store.group("run")
+        for action, words in [
+            (lambda: store["run/gian"], "did you mean 'run/gain'"),
+            (lambda: store["rum/gain"], "did you mean 'run/gain'"),
+            (lambda: store.delete("runn"), "did you mean 'run'"),
+            (lambda: store.move("runn", "x"), "did you mean 'run'"),
+            (lambda: store.update("runn", {"x": 1}), "did you mean 'run'"),
+            (lambda: store.lazy("run/gian"), "did you mean 'run/gain'"),
+            (lambda: group["offset"], "did you mean 'Offset'"),
+            (lambda: store["nothing/like/it"], r"store\.children\(\)"),
+        ]:
+            with pytest.raises(NotFound, match=words) as error:
+                action()
+            assert store.url in str(error.value)
+        assert store.get("run/gian") is None
+
+
+def test_what_is_like_a_missing_key_is_not_looked_for_in_all_of_a_large_store():
+    class Counting(MemoryEngine):
+        listed = 0
+
+        def children(self, prefix=()):
+            for name in super().children(prefix):
+                Counting.listed += 1
+                yield name
+
+    store = Store(Counting())
+    with store.transaction():
+        for number in range(2000):
+            store[f"k{number}"] = None
+    with pytest.raises(NotFound, match="did you mean"):
+        store["k_1"]
+    assert Counting.listed == 300

@@ -283,7 +283,7 @@ class MemoryEngine:
     def _node(self, key: Key) -> _Node:
         node = self._find(key)
         if node is None:
-            raise NotFound(f"there is nothing at {show(key)!r}", key=key)
+            raise NotFound(f"there is nothing at {show(key)!r} in {self.url}", key=key)
         return node
 
     def _make(self, key: Key) -> _Node:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab import keys as _keys
 from datastore_lab import objects
 from datastore_lab.errors import EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, KeyLike
-from datastore_lab.records import (
-    GROUP,
-    RESERVED,
-    Appender,
-    Appends,
-    Engine,
-    Problem,
-    Record,
-    Repair,
-    Stat,
-)
+from datastore_lab.records import GROUP, RESERVED, Appender, Appends, Engine, Problem, Record, Repair, Stat
 from datastore_lab.store.appending import StoreAppender, Streams
+from datastore_lab.store.missing import explained
 from datastore_lab.store.reading import read_record
 
 if TYPE_CHECKING:
@@ -96,6 +87,10 @@ class Store(MutableMapping[KeyLike, Any]):
     # -- the mapping --------------------------------------------------------------------------------
 
     def __getitem__(self, key: KeyLike) -> Any:
+        with self._explained(key):
+            return self._get(key)
+
+    def _get(self, key: KeyLike) -> Any:
         record = self.record(key)
         if record.kind == GROUP:
             return self.group(key)
@@ -129,7 +124,7 @@ class Store(MutableMapping[KeyLike, Any]):
     def get(self, key: KeyLike, default: Any = None) -> Any:
         """Give the object at a key, or `default` if there is nothing."""
         try:
-            return self[key]
+            return self._get(key)
         except NotFound:
             return default
 
@@ -174,7 +169,8 @@ class Store(MutableMapping[KeyLike, Any]):
 
         Unlike the method of the same name of a dictionary it changes attributes, not items.
         """
-        self.engine.update(self._for_change(key), objects.checked_attributes(attrs))
+        with self._explained(key):
+            self.engine.update(self._for_change(key), objects.checked_attributes(attrs))
 
     def record(self, key: KeyLike) -> Record:
         """Read a record as it is stored: kind, arrays, attributes and dimension names.
@@ -234,11 +230,13 @@ class Store(MutableMapping[KeyLike, Any]):
 
     def move(self, old: KeyLike, new: KeyLike) -> None:
         """Move a node with everything below it; `AlreadyExists` if the new name is taken."""
-        self.engine.move(self._for_change(old), self._for_change(new))
+        with self._explained(old):
+            self.engine.move(self._for_change(old), self._for_change(new))
 
     def delete(self, key: KeyLike) -> None:
         """Delete a node with everything below it."""
-        self.engine.delete(self._for_change(key))
+        with self._explained(key):
+            self.engine.delete(self._for_change(key))
 
     def clear(self) -> None:
         """Delete everything in this store, and its attributes, in one commit; a record at its place stays."""
@@ -270,15 +268,12 @@ class Store(MutableMapping[KeyLike, Any]):
         int
             Number of records copied.
         """
-        from datastore_lab.store.moving.copying import Existing
-        from datastore_lab.store.moving.run import copy
+        from datastore_lab.store.moving.merging import merge
 
         self._refuse_read_only()
         if () not in other:  # a view on a place where nothing has been stored yet
             return 0
-        with self.engine.transaction():
-            existing = Existing.REPLACE if overwrite else Existing.KEEP
-            return copy(other, self, existing, verify=False).copied
+        return merge(other, self, overwrite=overwrite)
 
     # -- lazily, as xarray ----------------------------------------------------------------------------
 
@@ -292,7 +287,8 @@ class Store(MutableMapping[KeyLike, Any]):
         """
         from datastore_lab.lazy import open_lazy
 
-        return open_lazy(self, self._relative(key))
+        with self._explained(key):
+            return open_lazy(self, self._relative(key))
 
     def tree(self, key: KeyLike = ()) -> xarray.DataTree:
         """Open everything below a node as one `xarray.DataTree`, reading nothing before values are asked for.
@@ -385,6 +381,9 @@ class Store(MutableMapping[KeyLike, Any]):
     def _for_change(self, key: KeyLike) -> Key:
         self._refuse_read_only()
         return self._full(key)
+
+    def _explained(self, key: KeyLike) -> AbstractContextManager[None]:
+        return explained(self.engine, self._full(key), len(self.prefix))
 
     def _check_open(self) -> None:
         if self.closed:  # even where other stores of this process still share its engine

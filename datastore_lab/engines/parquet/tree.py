@@ -135,7 +135,7 @@ class Tree:
         """Give the folder names of a node, or raise `NotFound`."""
         parts = self.locate(key)
         if parts is None:
-            raise NotFound(f"there is nothing at {show(key)!r}", key=key)
+            raise NotFound(f"there is nothing at {show(key)!r} in {self.root}", key=key)
         if not parts and not os.path.isdir(self.root):
             raise EngineError(f"the folder {self.root!r} is gone, or its disk; bring it back", key=self.root)
         return parts

@@ -128,7 +128,7 @@ class Tree(Generic[P]):
         """Give the group at a key, or raise `NotFound`."""
         node = self.find(key)
         if node is None:
-            raise NotFound(f"there is nothing at {show(key)!r}", key=key)
+            raise NotFound(f"there is nothing at {show(key)!r} in {self.root}", key=key)
         return node
 
     def parts_of(self, key: Key) -> Parts:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from datastore_lab import dtypes
 from datastore_lab.errors import AlreadyExists, EngineError, LabError, NotFound, ReadOnly
@@ -183,9 +183,9 @@ class _Copier:
             return
         if replaces:
             self.target.delete(item.target)
-        appender = self._begin(item.target, stat)
-        appender.extend(record.arrays)
-        appender.close({})
+        with _to_its_end(self._begin(item.target, stat)) as appender:
+            appender.extend(record.arrays)
+            appender.close({})
 
     # -- large ones ---------------------------------------------------------------------------------
 
@@ -199,10 +199,9 @@ class _Copier:
     def _stream(self, item: Item, stat: Stat) -> None:
         """Append block by block under a reserved name, and move the whole item to its place."""
         if self.plan.append_only:
-            self._read_through(item, stat)
-        if self.plan.append_only:
-            self._fill(item, stat, appender := self._begin(item.target, stat))
-            appender.close({})
+            with _to_its_end(self._begin(item.target, stat)) as appender:
+                self._fill(item, stat, appender)
+                appender.close({})
             return
         _refuse_taken(self.target)
         marked = stat._replace(meta={**stat.meta, UNFINISHED: self._own})
@@ -212,7 +211,8 @@ class _Copier:
 
     def _begin(self, key: Key, stat: Stat) -> Appender:
         engine: Any = self.target.engine  # not the store, which would write the rows of what was given up
-        return engine.append(self.target._full(key), _empty(stat))  # type: ignore[no-any-return]
+        append = engine.append_whole if self.plan.append_only else engine.append
+        return append(self.target._full(key), _empty(stat))  # type: ignore[no-any-return]
 
     def _fill(self, item: Item, stat: Stat, appender: Appender) -> None:
         length = next(iter(stat.arrays.values())).shape[0]
@@ -225,12 +225,6 @@ class _Copier:
             self._nbytes += (rows[0].stop - start) * _row(stat)
             self._tell()
         self._nbytes -= length * _row(stat)  # counted once more with the whole item
-
-    def _read_through(self, item: Item, stat: Stat) -> None:
-        """Meet what is damaged before anything is written that could not be taken back."""
-        for name, info in stat.arrays.items():
-            for part in parts(info):
-                self._read(item, name, part)
 
     def _spool(self, item: Item, stat: Stat) -> None:
         """Write what can't be appended from files that are mapped into memory, rather than from memory."""
@@ -285,6 +279,22 @@ class _Copier:
         kept = {} if self.existing is not Existing.KEEP else here.meta
         if new := {name: value for name, value in attrs.items() if name not in kept}:
             self.target.update(key, new)
+
+
+@contextlib.contextmanager
+def _to_its_end(appender: Appender) -> Iterator[Appender]:
+    """Let nothing be seen of a stream that does not get to its end, where only whole ones may be."""
+    try:
+        yield appender
+    except BaseException:
+        if isinstance(appender, _Abandons):
+            appender.abandon()
+        raise
+
+
+@runtime_checkable
+class _Abandons(Protocol):
+    def abandon(self) -> None: ...
 
 
 class _Unreadable(Exception):

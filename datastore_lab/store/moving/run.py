@@ -64,8 +64,8 @@ def copy_store(
     An engine that keeps no arrays in its root gets those of the source's root, as files of other programs
     have them, in the group ``root``. Memory is bounded by some blocks of 32 MB; records that can't be
     appended row by row go through a file in the temporary folder, and only arrays of text of variable
-    length through memory. In a file that is only appended to, a stream that was interrupted stays
-    shorter: it is reported, and its file has to be removed before it is copied again.
+    length through memory. In a file that is only appended to a stream is there when all of it is; one that
+    was interrupted is begun anew by the next copy.
 
     Examples
     --------
