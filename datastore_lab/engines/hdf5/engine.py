@@ -152,8 +152,10 @@ class HDF5Engine(Session):
             taken = {*carried, *itertools.chain.from_iterable(record.dims.values())}
             nearest, depth = layout.check_free(root, key, taken)
             with self._atomic():
-                group = layout.make_below(nearest, key[depth:], bare=True)
-                layout.put_record(group, record, carried, fresh=depth < len(key))
+                if depth < len(key):
+                    layout.put_new(nearest, key[depth:], record, carried, self._need_writer(key).models)
+                else:
+                    layout.put_record(nearest, record, carried, fresh=False)
             self._streams.pop(key, None)  # its rows have no place any more
 
     def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:

@@ -14,6 +14,7 @@ import h5py
 from datastore_lab import integrity
 from datastore_lab.engines.hdf5 import attrs, seals
 from datastore_lab.engines.hdf5.journal import Journal
+from datastore_lab.engines.hdf5.models import FORMAT, Models
 from datastore_lab.engines.hdf5.pages import PagedFile
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, LabError, NotFound, ReadOnly
 from datastore_lab.locks import same_file
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.disk import Disk
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_FORMAT = ("v108", "latest")
-"""The oldest format whose metadata HDF5 checksums, for all that is made; any, for what is there."""
-
 MODES = ("r", "r+", "a", "w", "x")
 
 
@@ -110,7 +108,7 @@ def open_file(paged: PagedFile, path: str, mode: str) -> h5py.File:
     file = None
     try:
         new = {"track_order": True, "fs_strategy": "none"} if mode == "w" else {}
-        file = h5py.File(paged, mode, libver=_FORMAT, **new)
+        file = h5py.File(paged, mode, libver=FORMAT, **new)
         layout = attrs.get(file["/"].id, integrity.VERSION)  # the root may be what is damaged
         integrity.check_layout(layout, path)
     except LabError:
@@ -140,6 +138,7 @@ class Writer:
         self._process = os.getpid()
         self._broken: OSError | None = None
         self._root: tuple[h5py.File, Any] | None = None
+        self.models = Models()
         self.file: h5py.File
         self.paged: PagedFile  # what is read from; after a failure of the disk not what is written to
         self._paged: PagedFile
@@ -264,6 +263,7 @@ class Writer:
         """Give up what is not committed, remove the journal and let go of the lock."""
         if os.getpid() != self._process:
             return
+        self.models.close()
         self._paged.absorb()
         self.file.close()
         with contextlib.suppress(OSError):  # the journal stays then, and the next open repairs the file

@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Any
 from h5py import h5d, h5g, h5o, h5p, h5s
 
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
+from datastore_lab.engines.hdf5.models import COMPACT, Models, described
 from datastore_lab.errors import AlreadyExists
 from datastore_lab.keys import Key, show
-from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Stat, default_dims
+from datastore_lab.records import ARRAY_ATTRIBUTES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from datastore_lab.records import Record
-
-_COMPACT = 8 << 10
-"""Arrays of at most so many bytes lie in their object header."""
 
 _COMPACT_PLIST = h5p.create(h5p.DATASET_CREATE)
 _COMPACT_PLIST.set_layout(h5d.COMPACT)
@@ -120,7 +118,7 @@ def create(group: Any, link: bytes | None, carried: types.Carried) -> tuple[Any,
     """Write a dataset in one piece; gives its sum too, if that is to go into the seal."""
     data = carried.data
     kind, space = types.file_type(data.dtype), _space(data.shape)
-    small = 0 < data.nbytes <= _COMPACT
+    small = 0 < data.nbytes <= COMPACT
     plist = _COMPACT_PLIST if small else None
     dataset = h5d.create(group, link, kind, space, plist, lcpl=link and links.LINK)
     if data.size:
@@ -144,6 +142,18 @@ def _space(shape: tuple[int, ...]) -> Any:
     return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
 
 
+def put_new(
+    group: Any, parts: Key, record: Record, carried: dict[str, types.Carried], models: Models
+) -> None:
+    """Put a record where there is nothing yet, below a group that there is."""
+    parent, link = make_below(group, parts[:-1]), links.encode(parts[-1])
+    if models.put(parent, link, record, carried):
+        if record.meta:
+            put_meta(h5g.open(parent, link), record.meta, ())
+    else:
+        put_record(_make_group(parent, parts[-1], None), record, carried, fresh=True)
+
+
 def put_record(group: Any, record: Record, carried: dict[str, types.Carried], *, fresh: bool) -> None:
     """Replace the record of a node; a `fresh` one holds nothing yet."""
     made = {name: create(group, links.encode(name) if fresh else None, one) for name, one in carried.items()}
@@ -159,7 +169,7 @@ def put_record(group: Any, record: Record, carried: dict[str, types.Carried], *,
     if ARRAY_ATTRIBUTES in record.meta:  # how these are spread over the arrays is best seen in the file
         describe.seal(group, found)
     else:
-        seals.put(group, _described(record, carried), found, new=True)
+        seals.put(group, described(record, carried), found, new=True)
 
 
 def _held(made: dict[str, tuple[Any, str | None]]) -> dict[str, str | None] | None:
@@ -171,19 +181,6 @@ def _held(made: dict[str, tuple[Any, str | None]]) -> dict[str, str | None] | No
         if value:
             sums.put(dataset, [int(value, 16)])
     return None
-
-
-def _described(record: Record, carried: dict[str, types.Carried]) -> Stat:
-    infos = {
-        name: _info(name, one.dtype, one.data.shape, tuple(record.dims.get(name) or ()))
-        for name, one in carried.items()
-    }
-    return Stat(record.kind, infos, record.meta)
-
-
-@functools.lru_cache(maxsize=1024)
-def _info(name: str, dtype: str, shape: tuple[int, ...], own: tuple[str, ...]) -> ArrayInfo:
-    return ArrayInfo(dtype, shape, own or default_dims(name, len(shape)), 0, None)
 
 
 def drop_meta(group: Any, dropped: Iterable[str]) -> None:

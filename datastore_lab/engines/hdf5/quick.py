@@ -40,7 +40,8 @@ _SHARED = 0x02
 _PLAIN, _TRACKED = struct.Struct("<BHB0s"), struct.Struct("<BHBH")
 _SIZES, _ATTRIBUTE_AT = struct.Struct("<HHH"), 9
 _order = itemgetter(0)
-_MOST_PARTS = 32
+_MOST_PARTS, _MOST_FORMS = 32, 4
+_CHECKSUM, _TIMED = 4, 0x20
 _STRANGE = (LabError, ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError)
 
 
@@ -50,6 +51,41 @@ class _Header(NamedTuple):
     attributes: dict[str, Any]
     links: dict[bytes, int]
     messages: dict[int, bytes]
+
+
+class _Form(NamedTuple):
+    """A header that was parsed, with all of it that differs between records of one form.
+
+    Attributes
+    ----------
+    size : int
+    mask, fixed : int
+        Which bits of a header have to be as they are here, and these bits, as one number.
+    attributes : list of (str, str, int, int)
+        Name, form, and where the value begins and ends.
+    links : list of (bytes, int)
+        Name, and where the address begins.
+    messages : dict of int to bytes
+    layout : (int, int) or None
+        Where the message begins and ends that tells where the data is.
+    """
+
+    size: int
+    mask: int
+    fixed: int
+    attributes: list[tuple[str, str, int, int]]
+    links: list[tuple[bytes, int]]
+    messages: dict[int, bytes]
+    layout: tuple[int, int] | None
+
+
+class _Message(NamedTuple):
+    """A message of a header: its type, creation order, body, and where this is in the file."""
+
+    kind: int
+    order: int
+    body: bytes
+    at: int
 
 
 class Quick:
@@ -65,6 +101,7 @@ class Quick:
         self._read_at = read_at
         self._begin, self._window = 0, b""
         self._heaps: dict[int, dict[int, bytes]] = {}
+        self._forms: list[_Form] = []
 
     def node(self, address: int, key: Key, url: str) -> Node:
         """Describe the group whose header is at an address, held against its seal.
@@ -86,7 +123,7 @@ class Quick:
         Unusual
         """
         try:
-            header = self._header(address, signed=False)
+            header = self._parsed(self._messages(*self._prefix(address, signed=False)))
             seal = seals.parse(header.attributes[integrity.SEAL], ())
         except _STRANGE as error:
             raise Unusual from error
@@ -125,14 +162,36 @@ class Quick:
         layout, place = _place(messages[_LAYOUT])
         return Array(None, info, native, layout, declared, total, own=True, place=place)
 
-    def _header(self, address: int, *, signed: bool = True) -> _Header:
+    def _header(self, address: int) -> _Header:
+        """Read a header: one that is like an earlier one, but for the values in it, is not parsed again."""
+        for form in self._forms:
+            raw = self._some_bytes(address, form.size)
+            if int.from_bytes(raw, "little") & form.mask == form.fixed and len(raw) == form.size:
+                return self._filled(form, raw)
+        begin, size, flags = self._prefix(address, signed=True)
+        messages = self._messages(begin, size, flags)
+        if all(begin <= message.at < begin + size for message in messages):
+            raw = self._bytes(address, begin + size + _CHECKSUM - address)
+            self._forms = [_form_of(raw, address, flags, messages), *self._forms[: _MOST_FORMS - 1]]
+        return self._parsed(messages)
+
+    def _filled(self, form: _Form, raw: bytes) -> _Header:
+        held = {name: self._value(kind, raw[begin:end]) for name, kind, begin, end in form.attributes}
+        linked = {name: int.from_bytes(raw[at : at + 8], "little") for name, at in form.links}
+        if form.layout is None:
+            return _Header(held, linked, form.messages)
+        begin, end = form.layout
+        return _Header(held, linked, {**form.messages, _LAYOUT: raw[begin:end]})
+
+    def _parsed(self, messages: list[_Message]) -> _Header:
         header, found = _Header({}, {}, {}), []
-        for kind, order, body in self._messages(*self._prefix(address, signed=signed)):
+        for kind, order, body, _at in messages:
             if kind == _ATTRIBUTE:
-                found.append((order, *self._attribute(body)))
+                size, name, form = _attribute(body)
+                found.append((order, name, self._value(form, body[size:])))
             elif kind == _LINK:
-                name, target = _link(body)
-                header.links[name] = target
+                name_of_link, at = _link(body)
+                header.links[name_of_link] = int.from_bytes(body[at : at + 8], "little")
             elif kind in {_LINK_INFO, _ATTRIBUTE_INFO}:
                 _check_compact(kind, body)
             else:
@@ -141,8 +200,8 @@ class Quick:
         header.attributes.update((name, value) for _number, name, value in found)
         return header
 
-    def _messages(self, flags: int, begin: int, size: int) -> list[tuple[int, int, bytes]]:
-        """Cut a header, with all that it is continued in, into type, creation order and body."""
+    def _messages(self, begin: int, size: int, flags: int) -> list[_Message]:
+        """Cut a header, with all that it is continued in, into its messages."""
         form = _TRACKED if flags & 4 else _PLAIN
         found, parts = [], [(begin, size)]
         for at, length in parts:
@@ -155,7 +214,7 @@ class Quick:
                 if kind == _CONTINUED:
                     parts.append(self._continued(raw[begun:done]))
                 elif kind:
-                    found.append((kind, order, raw[begun:done]))
+                    found.append(_Message(kind, order or 0, raw[begun:done], at + begun))
         return found
 
     def _prefix(self, address: int, *, signed: bool) -> tuple[int, int, int]:
@@ -165,18 +224,13 @@ class Quick:
         flags = raw[5]
         at = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         width = 1 << (flags & 3)
-        return flags, address + at + width, int.from_bytes(raw[at : at + width], "little")
+        return address + at + width, int.from_bytes(raw[at : at + width], "little"), flags
 
     def _continued(self, body: bytes) -> tuple[int, int]:
         at, length = struct.unpack("<QQ", body)
         if self._bytes(at, 4) != b"OCHK":
             raise Unusual
         return at + 4, length - 8
-
-    def _attribute(self, body: bytes) -> tuple[str, Any]:
-        size = _ATTRIBUTE_AT + sum(_SIZES.unpack_from(body, 2))
-        name, form = _attribute_form(body[:size])
-        return name, self._value(form, body[size:])
 
     def _value(self, form: str, data: bytes) -> Any:
         if form == "text":
@@ -198,6 +252,13 @@ class Quick:
         return found
 
     def _bytes(self, at: int, count: int) -> bytes:
+        raw = self._some_bytes(at, count)
+        if len(raw) < count:
+            raise Unusual
+        return raw
+
+    def _some_bytes(self, at: int, count: int) -> bytes:
+        """Read bytes, or fewer at the end of the file."""
         inside = at - self._begin
         if inside < 0 or inside + count > len(self._window):
             if count > _LARGEST:
@@ -205,10 +266,42 @@ class Quick:
             buffer = bytearray(max(_WINDOW, count))
             got = self._read_at(memoryview(buffer), at)
             self._begin, self._window, inside = at, bytes(buffer[:got]), 0
-        raw = self._window[inside : inside + count]
-        if len(raw) < count:
-            raise Unusual
-        return raw
+        return self._window[inside : inside + count]
+
+
+def _form_of(raw: bytes, address: int, flags: int, messages: list[_Message]) -> _Form:
+    """Tell what of a header may be otherwise in another one of the same form."""
+    form = _Form(len(raw), 0, 0, [], [], {}, None)
+    free = [(6, 22)] if flags & _TIMED else []
+    attributes = []
+    for kind, order, body, at in messages:
+        begin, end = at - address, at - address + len(body)
+        if kind == _ATTRIBUTE:
+            size, name, value = _attribute(body)
+            attributes.append((order, (name, value, begin + size, end)))
+            free.append((begin + size, end))
+        elif kind == _LINK:
+            link, where = _link(body)
+            form.links.append((link, begin + where))
+            free.append((begin + where, begin + where + 8))
+        elif kind == _LAYOUT:
+            form = form._replace(layout=(begin, end))
+            free.append((begin + 4, end) if body[1] == h5d.COMPACT else (begin + 2, begin + 10))
+        elif kind not in {_LINK_INFO, _ATTRIBUTE_INFO}:
+            form.messages[kind] = body
+    attributes.sort(key=_order)
+    form.attributes.extend(entry for _number, entry in attributes)
+    mask = bytearray(b"\xff" * (len(raw) - _CHECKSUM)).ljust(len(raw), b"\0")
+    for begin, end in free:
+        mask[begin:end] = bytes(end - begin)
+    bits = int.from_bytes(mask, "little")
+    return form._replace(mask=bits, fixed=int.from_bytes(raw, "little") & bits)
+
+
+def _attribute(body: bytes) -> tuple[int, str, str]:
+    """Give where the value of an attribute begins, its name, and how the value is to be read."""
+    size = _ATTRIBUTE_AT + sum(_SIZES.unpack_from(body, 2))
+    return size, *_attribute_form(body[:size])
 
 
 def _objects(raw: bytes) -> Iterator[tuple[int, bytes]]:
@@ -229,6 +322,7 @@ def _check_compact(kind: int, body: bytes) -> None:
 
 
 def _link(body: bytes) -> tuple[bytes, int]:
+    """Give the name of a link, and where in the message the address begins."""
     version, marks = body[0], body[1]
     if version != 1 or marks & 0x08:  # a soft or external link says its type
         raise Unusual
@@ -236,7 +330,7 @@ def _link(body: bytes) -> tuple[bytes, int]:
     width = 1 << (marks & 3)
     size = int.from_bytes(body[at : at + width], "little")
     at += width
-    return body[at : at + size], int.from_bytes(body[at + size : at + size + 8], "little")
+    return body[at : at + size], at + size
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ NAME = integrity.SEAL
 _RAW = NAME.encode()
 _LONGEST = 16 << 10
 _SHORT = 4
+_DIGEST = slice(9, 41)
 _SCALAR = h5s.create(h5s.SCALAR)
 _quoted = json.encoder.encode_basestring_ascii
 
@@ -72,6 +73,36 @@ def put(
 ) -> None:
     """Seal a node that is as `stat` says; in place where a seal of this length is there."""
     put_raw(group, _pack(digest(stat), sums, birth), new=new)
+
+
+class Blank:
+    """The seal of a record whose arrays are one block each, to be filled in again and again.
+
+    Parameters
+    ----------
+    group : h5py.h5g.GroupID
+        Which has no seal yet.
+    names : iterable of str
+        Its arrays, in order.
+    """
+
+    def __init__(self, group: Any, names: Iterable[str]) -> None:
+        self._raw = bytearray(_text("0" * 32, {}).removesuffix(b"}}"))
+        self._places: list[int] = []
+        for name in names:
+            self._raw += _entry((name, "0" * 16)).encode() + b","
+            self._places.append(len(self._raw) - 18)
+        self._raw[-1 if self._places else len(self._raw) :] = b"}}"
+        self._data = np.frombuffer(self._raw, f"S{len(self._raw)}").reshape(())
+        self._kind = _type(len(self._raw))
+        self._attribute = h5a.create(group, _RAW, self._kind, _SCALAR)
+
+    def fill(self, digest: str, sums: Iterable[int]) -> None:
+        """Write it anew, with one sum for each array."""
+        self._raw[_DIGEST] = digest.encode()
+        for at, value in zip(self._places, sums, strict=True):
+            self._raw[at : at + 16] = b"%016x" % value
+        self._attribute.write(self._data, self._kind)
 
 
 def fits(sums: Mapping[str, str | None]) -> bool:
