@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from datastore_lab.errors import LabError, NotFound
+from datastore_lab.cache.turns import Turn, file_locks
+from datastore_lab.errors import Corrupt, Foreign, LabError, NotFound
 from datastore_lab.keys import show
 from datastore_lab.store import Store, open_store
 
@@ -86,7 +87,8 @@ class Place:
             if found is not None and found.writable:
                 yield found
                 return
-            store = open_store(self._path, timeout=PATIENCE)
+            with self._making() if found is None else contextlib.nullcontext():
+                store = open_store(self._path, timeout=PATIENCE)
             if store.engine.traits.parallel_write:
                 self._leave()
                 self._open = store
@@ -94,6 +96,13 @@ class Place:
                 return
             with store:
                 yield store
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """Let one process make the store, and the others open it."""
+        folder = self.folder()
+        with Turn(self.address, "the store itself", None if folder is None else file_locks(folder / "locks")):
+            yield
 
     def again(self) -> Store | None:
         """Open anew what can no longer be read, as its file was removed or replaced."""
@@ -121,7 +130,11 @@ class Place:
             self._open = open_store(_MEMORY)
             return
         with contextlib.suppress(NotFound):
-            self._open = open_store(self._path, "r")
+            try:
+                self._open = open_store(self._path, "r")
+            except (Foreign, Corrupt):  # another process may be about to make it
+                with self._making():
+                    self._open = open_store(self._path, "r")
 
     def _leave(self) -> None:
         store, self._open = self._open, None
