@@ -1,6 +1,7 @@
 """How many faults are tried, and the table of what was."""
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 SHARES = {"tenth": 0.1, "all": 1.0}
+TABLE = ["| where | fault | cases | unreadable, lost, phantom or silently wrong |", "|---|---|---:|---:|"]
 
 
 def pytest_addoption(parser):
@@ -40,14 +42,17 @@ class Faults:
         """Note that so many cases were tried, all of which held what was promised."""
         self.rows.append((where, what, cases))
 
-    def table(self) -> str:
-        lines = [
-            "| where | fault | cases | unreadable, lost, phantom or silently wrong |",
-            "|---|---|---:|---:|",
-        ]
-        return "\n".join(
-            lines + [f"| {where} | {what} | {cases:,} | 0 |" for where, what, cases in self.rows]
-        )
+    def table(self, before: str = "") -> str:
+        """Write the table; what another table holds and was not tried this time stays as it was."""
+        lines = {_fault(line): line for line in before.splitlines() if line.endswith("| 0 |")}
+        lines |= {_fault(line): line for line in (f"| {a} | {b} | {n:,} | 0 |" for a, b, n in self.rows)}
+        return "\n".join([*TABLE, *(lines[fault] for fault in sorted(lines))])
+
+
+def _fault(line: str) -> tuple[str, str]:
+    """Name the fault of a line of the table, whatever the counts in it."""
+    _, where, what, *_ = line.split("|")
+    return where.strip(), re.sub(r"[\d,]+", "", what).strip()
 
 
 @pytest.fixture
@@ -93,13 +98,15 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.section("faults")
     terminalreporter.line(ledger.table())
     if path := config.getoption("--faults-table"):
-        path.write_text(f"{HEAD.format(share=config.getoption('--faults'))}\n{ledger.table()}\n")
+        before = path.read_text() if path.exists() else ""
+        path.write_text(f"{HEAD.format(share=config.getoption('--faults'))}\n{ledger.table(before)}\n")
 
 
 HEAD = """# Faults tried
 
 Written by `pytest -m slow --faults {share} --faults-table docs/faults.md`. A case that fails fails its test,
-so that this table is not written; the last column is therefore 0 in every row. Where bits were flipped or
+which then adds no row; the last column is therefore 0 in every row. A run of some of the tests replaces
+their rows only. Where bits were flipped or
 files were changed, an error of this package that says so is the right answer, and a wrong value none.
 
 - *Crash states*: what a disk may hold after a crash. All system calls of a run of 200 changes are taken down;
