@@ -222,13 +222,28 @@ def test_what_a_user_named_like_an_unfinished_item_is_kept(case, tmp_path, small
         source["a/lab_copying/too"] = source["small"] = 1
         assert copy_store(source, target).complete
         source["large"] = np.arange(1000.0)
-        with pytest.raises(AlreadyExists, match="move it to another name"):
+        source["lab_copying_2"] = np.arange(2000.0)
+        source["lab_copying_3/large"] = np.arange(3000.0)
+        for _ in range(2):
+            assert copy_store(source, target, overwrite=True).complete
+            assert target["lab_copying"] == target["lab_copying/below"] == "mine"
+            assert target["a/lab_copying/too"] == 1
+            for key in ["large", "lab_copying_2", "lab_copying_3/large"]:
+                assert target[key].tolist() == source[key].tolist()
+            assert set(target) == {*source, "lab_copying", "lab_copying/below"}
+
+
+def test_a_copy_for_which_no_name_is_left_says_so(small_blocks):
+    with open_store("memory://") as source, open_store("memory://") as target:
+        source["large"] = np.arange(1000.0)
+        names = ["lab_copying", *(f"lab_copying_{number}" for number in range(2, 10))]
+        for name in names:
+            target[name] = "mine"
+        with pytest.raises(AlreadyExists, match="move one of them to another name"):
             copy_store(source, target)
-        assert target["lab_copying"] == target["lab_copying/below"] == "mine"
-        target.move("lab_copying", "other")
+        target.move("lab_copying_5", "other")
         assert copy_store(source, target).complete
-        assert target["a/lab_copying/too"] == 1
-        assert target["large"].tolist() == source["large"].tolist()
+        assert set(target) == {*names, "other", "large"} - {"lab_copying_5"}
 
 
 def test_a_copy_that_is_refused_leaves_another_that_runs_alone(small_blocks):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from datastore_lab import dtypes
-from datastore_lab.errors import AlreadyExists, EngineError, LabError, NotFound, ReadOnly
+from datastore_lab.errors import EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, show
 from datastore_lab.records import (
     GROUP,
@@ -23,6 +23,7 @@ from datastore_lab.records import (
     Stat,
     default_dims,
 )
+from datastore_lab.store.moving import unfinished
 from datastore_lab.store.moving.blocks import BLOCK, parts, rows_within
 from datastore_lab.store.moving.comparing import differences
 from datastore_lab.store.moving.plan import (
@@ -97,7 +98,7 @@ class _Copier:
         self._passed = self._nbytes = 0
 
     def run(self) -> None:
-        _drop_leftover(self.target)
+        unfinished.drop(self.target)
         try:
             for item in self.plan.items:
                 self._tell()
@@ -108,8 +109,7 @@ class _Copier:
             self._copy_groups()
         except BaseException as error:
             with contextlib.suppress(LabError):  # the first error matters; the next copy drops it as well
-                if _mark(self.target) == self._own:  # not that of another copy, which still runs
-                    _drop_leftover(self.target)
+                unfinished.drop(self.target, self._own)  # not that of another copy, which still runs
             passed = len(self.done.written) + len(self.done.kept)
             error.add_note(
                 f"{passed:,} of {len(self.plan.items):,} items are in {self.target.url}; copy again to go on"
@@ -137,7 +137,7 @@ class _Copier:
         except _Unreadable as error:
             if not self.skip_damaged:
                 raise error.cause from error
-            _drop_leftover(self.target)
+            unfinished.drop(self.target)
             self.plan.skipped.append(Problem(item.key, None, str(error)))
 
     def _stays(self, item: Item) -> bool:
@@ -203,11 +203,11 @@ class _Copier:
                 self._fill(item, stat, appender)
                 appender.close({})
             return
-        _refuse_taken(self.target)
+        place = unfinished.free_place(self.target, item.target)
         marked = stat._replace(meta={**stat.meta, UNFINISHED: self._own})
-        self._fill(item, stat, appender := self._begin((TEMPORARY,), marked))
+        self._fill(item, stat, appender := self._begin(place, marked))
         appender.close({})
-        _put_in_place(self.target, item.target, self._own)
+        unfinished.put_in_place(self.target, place, item.target, self._own)
 
     def _begin(self, key: Key, stat: Stat) -> Appender:
         engine: Any = self.target.engine  # not the store, which would write the rows of what was given up
@@ -319,50 +319,11 @@ def _holds_record(target: Store, key: Key) -> bool:
         return False
 
 
-def _drop_leftover(target: Store) -> None:
-    if _mark(target) is not None:
-        target.delete((TEMPORARY,))
-
-
-def _mark(target: Store) -> Any:
-    """Give what a copy wrote on its unfinished item; None if there is none, or something of a user."""
-    try:
-        return target.stat((TEMPORARY,)).meta.get(UNFINISHED)
-    except NotFound:
-        return None
-
-
-def _refuse_taken(target: Store) -> None:
-    if (TEMPORARY,) in target:
-        raise AlreadyExists(
-            f"{target!r} holds {TEMPORARY!r}, which is not of a copy, or of one that is still running; large "
-            "items wait under this name until they are whole: move it to another name, then copy again",
-            key=(*target.prefix, TEMPORARY),
-        )
-
-
 def make_group(target: Store, key: Key) -> None:
     """Make a node without a record; engines only make those that are needed for one."""
     with target.transaction():
         target.write((*key, TEMPORARY), Record("value", {}, {}, {}))
         target.delete((*key, TEMPORARY))
-
-
-def _put_in_place(target: Store, key: Key, mark: str) -> None:
-    """Replace what is at a key by the item that is complete now; what is below it stays."""
-    with target.transaction():
-        if _mark(target) != mark:
-            raise EngineError(
-                f"another copy into {target!r} runs at the same time and took the place of this one; "
-                "copy again when it has ended",
-                key=(*target.prefix, TEMPORARY),
-            )
-        if key in target:
-            for name in list(target.children(key)):
-                target.move((*key, name), (TEMPORARY, name))
-            target.delete(key)
-        target.move((TEMPORARY,), key)
-        target.engine.update(target._full(key), {}, drop=(UNFINISHED,))
 
 
 def _described(record: Record) -> Stat:
