@@ -125,7 +125,7 @@ def read(store: Store, key: Key, *, verify: bool = True) -> Stored | None:
     if "checksum" not in attrs or "sums" not in attrs:
         return None  # (a group of entries, or a record that is not ours)
     for array in record.arrays.values():
-        array.flags.writeable = False
+        returned.protect(array)
     unchanged = _always if file is None else file.unchanged
     if verify and not _check(record, attrs, unchanged):
         damaged(store, key, "its content is not what was stored")
@@ -166,7 +166,7 @@ def _check(record: Record, attrs: Mapping[str, Any], unchanged: Callable[[], boo
     sums = {}
     for name, array in record.arrays.items():
         sums[name] = array_sum(array)
-        if _is_plain(array) and type(array.base) is not type(array):
+        if _is_plain(array) and array.flags.c_contiguous:
             returned.remember(array, bytes.fromhex(sums[name]), unchanged)
     return bool(sums == attrs["sums"] and checksum(record, sums) == attrs["checksum"])
 

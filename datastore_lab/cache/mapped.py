@@ -70,8 +70,7 @@ class File:
             memory = mmap.mmap(handle, length, offset=start, **how)
         finally:
             os.close(handle)
-        count = math.prod(span.shape)
-        return np.frombuffer(memory, span.dtype, count, span.offset - start).reshape(span.shape)
+        return np.ndarray(span.shape, span.dtype, memory, span.offset - start)
 
 
 def spans(engine: Engine, key: Key) -> Mapping[str, Span]:
@@ -97,7 +96,9 @@ def _contiguous(node: Any) -> dict[str, Span]:
     for name, array in node.arrays.items():
         offset = _offset(array)
         dtype = dtypes.parse(array.info.dtype)
-        plain = array.own and not array.declared and array.native == dtype and not dtype.hasobject
+        plain = (
+            array.own and not any(array.declared.values()) and array.native == dtype and not dtype.hasobject
+        )
         if plain and offset is not None and array.info.nbytes >= SMALLEST:
             found[name] = Span(dtype, array.info.shape, offset)
     return found

@@ -10,34 +10,47 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 class _Known(NamedTuple):
-    owner: weakref.ref[NDArray[Any]]
+    memory: weakref.ref[NDArray[Any]]
+    start: int
+    nbytes: int
+    dtype: np.dtype[Any]
     digest: bytes
     unchanged: Callable[[], bool]
 
 
 _known: dict[int, _Known] = {}
+"""By the number of the array that holds the memory, which views of views name as their base."""
 
 
-def remember(owner: NDArray[Any], digest: bytes, unchanged: Callable[[], bool] = lambda: True) -> None:
+def protect(array: NDArray[Any]) -> None:
+    """Let nobody write to an array that is the cache's own, nor to the one whose memory it uses."""
+    array.flags.writeable = False
+    _memory(array).flags.writeable = False
+
+
+def remember(array: NDArray[Any], digest: bytes, unchanged: Callable[[], bool] = lambda: True) -> None:
     """Note the digest of the bytes of an array of which only views are handed out.
 
     Parameters
     ----------
-    owner : ndarray
-        C-contiguous and read only.
+    array : ndarray
+        C-contiguous and protected.
     digest : bytes
         XXH3-128 of its bytes.
     unchanged : callable
         Tells whether what lies behind its memory is still what it was.
     """
-    number = id(owner)
-    known = weakref.ref(owner, lambda _gone: _known.pop(number, None))
-    _known[number] = _Known(known, digest, unchanged)
+    memory = _memory(array)
+    number = id(memory)
+    known = weakref.ref(memory, lambda _gone: _known.pop(number, None))
+    _known[number] = _Known(known, _start(array), array.nbytes, array.dtype, digest, unchanged)
 
 
 def digest_of(array: NDArray[Any]) -> bytes | None:
@@ -45,26 +58,28 @@ def digest_of(array: NDArray[Any]) -> bytes | None:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> owner = np.arange(3.0)
-    >>> owner.flags.writeable = False
-    >>> remember(owner, b"digest")
-    >>> digest_of(owner.view()), digest_of(owner[1:]), digest_of(owner.copy())
+    >>> own = np.arange(3.0)
+    >>> protect(own)
+    >>> remember(own, b"digest")
+    >>> digest_of(own.view()), digest_of(own[1:]), digest_of(own.copy())
     (b'digest', None, None)
     """
-    if array.flags.writeable:
+    if array.flags.writeable or not array.flags.c_contiguous:
         return None
-    known = _known.get(id(array)) or _known.get(id(array.base))
-    owner = None if known is None else known.owner()
-    if known is None or owner is None or owner.flags.writeable or not _is_all_of(array, owner):
+    memory = _memory(array)
+    known = _known.get(id(memory))
+    if known is None or known.memory() is not memory or memory.flags.writeable:
         return None
-    return known.digest if known.unchanged() else None
+    same = (_start(array), array.nbytes, array.dtype) == (known.start, known.nbytes, known.dtype)
+    return known.digest if same and known.unchanged() else None
 
 
-def _is_all_of(array: NDArray[Any], owner: NDArray[Any]) -> bool:
-    return (
-        array.flags.c_contiguous
-        and array.dtype == owner.dtype
-        and array.nbytes == owner.nbytes
-        and array.__array_interface__["data"][0] == owner.__array_interface__["data"][0]
-    )
+def _memory(array: NDArray[Any]) -> NDArray[Any]:
+    """Give the array whose memory another one uses."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _start(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
