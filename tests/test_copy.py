@@ -464,6 +464,31 @@ def test_an_interrupted_copy_shows_whole_items_only_and_goes_on(
                 assert "lab_copying" not in list(target.children())
 
 
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+@pytest.mark.parametrize("case", ONLY_APPENDED, ids=lambda case: case.engine)
+def test_an_interrupted_copy_into_files_for_appending_shows_whole_streams_only_and_goes_on(
+    case, error, tmp_path, small_blocks
+):
+    lengths, turns = {"a": 80, "b": 5, "c": 120}, set()
+    with opened(MEMORY, tmp_path) as source:
+        for name, rows in lengths.items():
+            stream(source, name, rows)
+        for after in range(2, 30, 2):
+            with opened(case, tmp_path / f"target {after}") as target:
+                ended = interrupted(source, target, after, error)
+                there = {key for (key,) in target.keys_below()}
+                for key in there:
+                    assert np.array_equal(target.record(key).arrays["time"], np.arange(lengths[key]))
+                report = copy_store(source, target)
+                assert report.complete, report
+                assert ended or report.kept == len(there)
+                turns.add(len(there))
+                print(after, there)
+                assert_copied(source, target)
+                assert target.verify() == []
+    assert {0, 1, 2} <= turns
+
+
 def test_two_threads_that_copy_to_and_fro_do_not_wait_for_each_other(tmp_path):
     with open_store(tmp_path / "a.h5") as one, open_store(tmp_path / "b.h5") as other:
         for store, name in ((one, "one"), (other, "other")):

@@ -18,7 +18,7 @@ from datastore_lab import dtypes, open_store
 from datastore_lab.engines.csv import CSVEngine
 from datastore_lab.errors import Corrupt, EngineError, Foreign, NotStorable
 from datastore_lab.records import ArrayInfo, Stat
-from datastore_lab.streams.text import cells, lines
+from datastore_lab.streams.text import cells, lines, sidecar
 from datastore_lab.testing.equality import assert_same_array
 
 
@@ -228,3 +228,22 @@ assert not {{"pandas", "h5py", "zarr"}} & sys.modules.keys(), sorted(sys.modules
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_power_cut_between_the_two_names_of_a_whole_stream_loses_nothing(tmp_path, monkeypatch):
+    """The table has its place, and what describes it does not yet."""
+    path, spec = tmp_path / "run.csv", Stat("stream", {"x": ArrayInfo("<i8", (0,), ("t",), 0, None)}, {})
+    engine = CSVEngine(path)
+    stream = engine.append_whole(("s",), spec)
+    stream.extend({"x": np.arange(5)})
+    monkeypatch.setattr(sidecar, "settle", lambda *_args, **_options: None)
+    stream.close({})
+    monkeypatch.undo()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.s.csv", "run.s.csv-mend.json"]
+    reader = CSVEngine(path, "r")
+    assert reader.read(("s",), "x").tolist() == list(range(5))
+    (tmp_path / "run.s.csv-lock").touch()  # as its killed writer leaves it
+    CSVEngine(path).close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.s.csv", "run.s.csv.json"]
+    assert CSVEngine(path, "r").read(("s",), "x").tolist() == list(range(5))
+    assert list(CSVEngine(path, "r").verify()) == []

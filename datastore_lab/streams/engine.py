@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ from datastore_lab.records import (
     check_durability,
 )
 from datastore_lab.streams.mending import Mending
+from datastore_lab.streams.names import MEND
 from datastore_lab.streams.places import typed
+from datastore_lab.streams.whole import WholeAppender
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,6 +182,27 @@ class StreamsEngine(Mending):
         return 0
 
     def append(self, key: Key, spec: Stat) -> StreamAppender:
+        with self._beginning(key, spec) as (path, born, release):
+            self._check_free(path, key)
+            appender = self._begin(path, key, born, release)
+            self._appenders[key] = appender
+            appender.unsettled = self._unsettled
+            return appender
+
+    def append_whole(self, key: Key, spec: Stat) -> WholeAppender:
+        """Begin a stream that is there only when it is closed; ended otherwise, nothing of it is."""
+        with self._beginning(key, spec) as (path, born, release):
+            self._check_free(path, key)
+            self._discard(path)  # of one that was killed
+            appender = self._begin(path + MEND, key, born, lambda: None)
+            publish, discard = partial(self._replace, path + MEND, path), partial(self._discard, path)
+            whole = WholeAppender(appender, path, publish, discard, release)
+            self._appenders[key] = whole
+            return whole
+
+    @contextmanager
+    def _beginning(self, key: Key, spec: Stat) -> Iterator[tuple[str, Stat, Callable[[], None]]]:
+        """Give path, spec and what ends it, for a stream whose place is locked."""
         if not self._writable:
             self._refuse("it was opened for reading", key)
         if not check(key):
@@ -192,15 +216,11 @@ class StreamsEngine(Mending):
             path = self._path_of(key)
             lock = self._claim(path, key)
             try:
-                self._check_free(path, key)
                 born = spec._replace(meta={**spec.meta, BIRTH: birth()})
-                appender = self._begin(path, key, born, lambda: self._ended(key, lock))
+                yield path, born, partial(self._ended, key, lock)
             except BaseException:
                 lock.release()
                 raise
-            self._appenders[key] = appender
-            appender.unsettled = self._unsettled
-            return appender
 
     def _ended(self, key: Key, lock: FileLock) -> None:
         lock.release()
@@ -210,6 +230,9 @@ class StreamsEngine(Mending):
         with self._lock:
             errors: list[EngineError] = []
             for appender in list(self._appenders.values()):
+                if isinstance(appender, WholeAppender):  # whoever began it did not get to its end
+                    appender.abandon()
+                    continue
                 try:
                     appender.close({})
                 except EngineError as error:  # the others have to be ended all the same

@@ -34,6 +34,8 @@ class Mending(Places):
         """Finish the streams whose writers were killed: their locks lie about, and nobody holds them."""
         for path in self._paths(LOCK):
             with contextlib.suppress(Locked, Foreign, Corrupt), self._claimed(path, 0.0):
+                with contextlib.suppress(OSError):  # (whoever begins the stream again removes it)
+                    self._discard(path)
                 self._recover(path)
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
@@ -92,8 +94,7 @@ class Mending(Places):
         try:
             found = file.stat()
             infos = {name: info._replace(shape=(0, *info.shape[1:])) for name, info in found.arrays.items()}
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path + MEND)  # noqa: PTH108
+            self._discard(path)
             copy = self._begin(path + MEND, file.key, found._replace(arrays=infos), lambda: None)
             rows = next((info.shape[0] for info in found.arrays.values()), 0)
             each = sum(info.nbytes for info in found.arrays.values()) // max(rows, 1)
@@ -105,6 +106,12 @@ class Mending(Places):
             file.trusting = False
         self._replace(path + MEND, path)
         self._files.pop(path, None)
+
+    def _discard(self, path: str) -> None:
+        """Remove files that were to take the place of those at a path, or to be there, and were not whole."""
+        for tail in reversed(self.tails):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + MEND + tail)  # noqa: PTH108
 
     def _replace(self, source: str, target: str) -> None:
         os.replace(source, target)  # noqa: PTH105

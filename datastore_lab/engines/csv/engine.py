@@ -15,7 +15,8 @@ from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
 from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
-from datastore_lab.streams.names import NotOurs
+from datastore_lab.streams.names import MEND, NotOurs
+from datastore_lab.streams.text import sidecar
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
 from datastore_lab.streams.text.sidecar import SIDECAR, glimpse
@@ -76,7 +77,7 @@ class CSVEngine(StreamsEngine):
     tails: ClassVar[tuple[str, ...]] = ("", SIDECAR)
 
     def _read_file(self, path: str) -> StreamFile:
-        if b'"lab_' in _start(path + SIDECAR):
+        if b'"lab_' in _start(sidecar.place(path)):
             return TextFile(path)
         if path != self.url:
             raise NotOurs(f"{path!r} has no sidecar of this package", key=path)
@@ -89,6 +90,14 @@ class CSVEngine(StreamsEngine):
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
         return TextAppender(path, key, spec, release, durable=self._durable)
+
+    def _discard(self, path: str) -> None:
+        sidecar.settle(path, durable=self._durable)  # what was put into the place already counts
+        sidecar.discard(path + MEND)
+
+    def _replace(self, source: str, target: str) -> None:
+        sidecar.publish(source, target)
+        self._files.pop(target, None)
 
     def _open_anyhow(self, path: str) -> StreamFile:
         return TextFile(path, trusting=True)

@@ -23,7 +23,8 @@ from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
 from datastore_lab.streams.engine import StreamsEngine
 from datastore_lab.streams.ipc.read import Unfinished
-from datastore_lab.streams.names import LOCK, NotOurs
+from datastore_lab.streams.names import LOCK, MEND, NotOurs
+from datastore_lab.streams.text import sidecar
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
 from datastore_lab.streams.text.sidecar import SIDECAR, glimpse
@@ -168,7 +169,7 @@ class TrialsEngine(StreamsEngine):
 
     def _read_file(self, path: str) -> StreamFile:
         key = self._key_of(path)
-        if os.path.lexists(path + SIDECAR):
+        if os.path.lexists(sidecar.place(path)):
             file = TextFile(path)
             if file.key != key:
                 raise Corrupt(f"{path!r} says that it is {show(file.key)!r}", key=path)
@@ -179,6 +180,14 @@ class TrialsEngine(StreamsEngine):
         if isinstance(file, TextFile):
             file.reseal(durable=self._durable)
             self._files.pop(path, None)
+
+    def _discard(self, path: str) -> None:
+        sidecar.settle(path, durable=self._durable)  # what was put into the place already counts
+        sidecar.discard(path + MEND)
+
+    def _replace(self, source: str, target: str) -> None:
+        sidecar.publish(source, target)
+        self._files.pop(target, None)
 
     def _open_anyhow(self, path: str) -> StreamFile:
         return TextFile(path, trusting=True)

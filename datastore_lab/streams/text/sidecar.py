@@ -86,7 +86,7 @@ def to_bytes(sidecar: Sidecar) -> bytes:
 
 
 def glimpse(path: str, key: Key) -> bool:
-    """Whether a table surely is a finished stream, by the first bytes of its sidecar."""
+    """Whether a table surely is a finished stream, by the first bytes of its sidecar in its place."""
     start = disk.ends(path + SIDECAR, 4096, 0)[0]
     said = media.to_json({"lab_key": list(key)}, indent=1)[1:-2].encode()
     return said in start and b'\n "closed": true' in start and os.path.lexists(path)
@@ -139,6 +139,13 @@ def place(path: str) -> str:
     """
     new = path + MEND
     return new + SIDECAR if os.path.exists(new + SIDECAR) and not os.path.exists(new) else path + SIDECAR  # noqa: PTH110
+
+
+def publish(source: str, target: str) -> None:
+    """Put a finished table and its sidecar into a place."""
+    os.replace(source, target)  # noqa: PTH105
+    media.sync_folder(os.path.dirname(target))  # noqa: PTH120 (from here on `place` finds both)
+    settle(target)
 
 
 def settle(path: str, *, durable: bool = True) -> None:

@@ -289,6 +289,41 @@ class AppendOnlyConformance(Suite):
         stream.close({})
         engine.close()
 
+    def test_a_stream_that_is_begun_whole_is_there_when_it_is_closed(self, path: str, tmp_path: Path) -> None:
+        engine = self.open(path, "w")
+        for ending in ("abandoned", "left", "closed"):
+            stream = engine.append_whole(self.key, SPEC)
+            with pytest.raises(AlreadyExists):
+                engine.append(self.key, SPEC)
+            for turn in range(3):
+                stream.extend(block(turn * 10, 10))
+                stream.flush()
+                assert list(engine.keys()) == []
+                copy = self.open(crashed(path, tmp_path / f"{ending} {turn}"), "a")
+                assert list(copy.keys()) == []
+                again = copy.append_whole(self.key, SPEC)
+                again.extend(block(0, 4))
+                again.close({})
+                assert_stream(copy, self.key, 4)
+                copy.close()
+            if ending == "abandoned":
+                stream.abandon()
+            if ending == "left":
+                engine.close()
+                engine = self.open(path, "a")
+        before = len(self.stored(path))
+        stream.close({"end": 1})
+        assert_stream(engine, self.key, 30)
+        assert engine.stat(self.key).meta["end"] == 1
+        assert list(engine.verify()) == []
+        assert len(self.stored(path)) < before  # (the lock is gone)
+        with pytest.raises(AlreadyExists):
+            engine.append_whole(self.key, SPEC)
+        engine.close()
+        reader = self.open(path, "r")
+        assert_stream(reader, self.key, 30)
+        reader.close()
+
     def test_changes_are_refused(self, path: str) -> None:
         engine = self.open(path, "w")
         stream = engine.append(self.key, SPEC)
