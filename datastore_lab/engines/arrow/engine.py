@@ -2,7 +2,7 @@
 
 An Arrow file has one schema, so every stream has a file of its own: the store ``data/run.arrow`` is the
 files ``data/run.camera.arrow``, ``data/run.daq.arrow`` and so on beside it. Opened under its own name each
-of them is a store of that one stream. ``pyarrow.ipc.open_file``, ``pyarrow.feather``, polars and others open
+of them is a store of that one stream. ``pyarrow.ipc.open_file``, ``pyarrow.feather``, Polars and others open
 them as they are.
 """
 
@@ -72,7 +72,7 @@ class ArrowEngine(StreamsEngine):
         self_describing=True,
         parallel_write=False,
         cloud=False,
-        opens_in=("pyarrow", "pandas", "polars", "DuckDB", "R arrow"),
+        opens_in=("pyarrow", "pandas", "Polars", "R (by the format)"),
     )
 
     def _read_file(self, path: str) -> StreamFile:

@@ -70,7 +70,15 @@ class ParquetFolderEngine:
         self_describing=True,
         parallel_write=False,
         cloud=False,
-        opens_in=("pandas", "Polars", "pyarrow", "DuckDB", "R", "Spark", "text editors"),
+        opens_in=(
+            "pandas",
+            "Polars",
+            "pyarrow",
+            "DuckDB",
+            "R (by the format)",
+            "Spark (by the format)",
+            "text editors",
+        ),
     )
 
     def __init__(

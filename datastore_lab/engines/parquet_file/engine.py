@@ -75,7 +75,7 @@ class ParquetFileEngine(StreamsEngine):
         self_describing=True,
         parallel_write=False,
         cloud=True,
-        opens_in=("pandas", "Polars", "pyarrow", "DuckDB", "R", "Spark"),
+        opens_in=("pandas", "Polars", "pyarrow", "DuckDB", "R (by the format)", "Spark (by the format)"),
     )
     tails: ClassVar[tuple[str, ...]] = ("", SPOOL)
 
