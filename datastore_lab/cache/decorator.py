@@ -69,7 +69,7 @@ class _Core:
             self._searched.add(code.digest)
             for label, kind, what in hidden.reads(code.named):
                 where = "" if label == name else f" in {label}"
-                if what.rpartition(".")[2] not in self.keys.ignore:
+                if self.keys.ignore.isdisjoint(what.split(".")):
                     self.warn_once(
                         f"{name} depends on {kind} ({what}{where}), which its key does not hold; "
                         f"{hidden.advice(kind)}"

@@ -154,6 +154,8 @@ def _chance(obj: Any, *, bare: bool) -> str | None:
     shared = [random._inst] + ([numpy.mtrand._rand] if numpy else [])
     if owner is not None and any(owner is one for one in shared):
         return "seeds" if obj.__name__ in _SEEDS else _CHANCE
+    if numpy is not None and any(obj is getattr(numpy, name) for name in ("seed", "set_state")):
+        return "seeds"
     is_fresh = numpy is not None and obj is numpy.default_rng
     return _CHANCE if is_fresh and bare else None
 
