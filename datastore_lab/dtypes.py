@@ -6,6 +6,7 @@ variable-length text, or a JSON list of fields for a structured type.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,7 @@ def _structured(described: Any) -> np.dtype[Any]:
     return np.dtype([_field(*entry) for entry in described])
 
 
+@functools.lru_cache(512)
 def _simple(text: str) -> np.dtype[Any]:
     if not _SIMPLE.fullmatch(text):
         raise ValueError(f"{text!r:.80} is no simple type")

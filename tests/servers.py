@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def remove_store(url: str) -> None:
             for name, column in [("lab_part", "store"), ("lab_node", "store"), ("lab_store", "id")]:
                 connection.execute(sa.delete(tables[name]).where(tables[name].c[column] == number))
     engine.dispose()
+
+
+@contextlib.contextmanager
+def place(name: str, folder: Path) -> Iterator[str]:
+    """Give the address of a new store: a SQLite file in a folder, or one on a server, which is removed."""
+    if name not in SERVERS:
+        yield str(folder / "lab.sqlite")
+        return
+    url = new_store(server(name))
+    yield url
+    remove_store(url)
 
 
 # -- private servers -----------------------------------------------------------------------------------

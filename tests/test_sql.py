@@ -35,12 +35,8 @@ mostly_slow = pytest.mark.parametrize("url", ["sqlite", *ON_SERVERS], indirect=T
 
 @pytest.fixture(params=["sqlite", *servers.SERVERS])
 def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield str(tmp_path / "lab.sqlite")
-        return
-    place = servers.new_store(servers.server(request.param))
-    yield place
-    servers.remove_store(place)
+    with servers.place(request.param, tmp_path) as url:
+        yield url
 
 
 # -- sizes -------------------------------------------------------------------------------------------

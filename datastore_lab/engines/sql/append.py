@@ -11,8 +11,6 @@ import numpy as np
 from datastore_lab import dtypes
 from datastore_lab.engines.sql.arrays import Array, encode_text
 from datastore_lab.engines.sql.parts import GROWING, Block, as_bytes
-from datastore_lab.errors import EngineError
-from datastore_lab.keys import Key, show
 from datastore_lab.records import Growth, Record, Stat, check_rows
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
     from datastore_lab.engines.sql.change import Change
     from datastore_lab.engines.sql.engine import SQLEngine
+    from datastore_lab.keys import Key
 
 _WAITING = 16 << 20
 """Rows are committed without being asked once they take this many bytes."""
@@ -148,12 +147,11 @@ class SQLAppender:
         self.growth.closed = False
 
     def _write(self, change: Change) -> None:
-        own = change.node(self._key)
-        if {n: c.array for n, c in self._columns.items()} != own.arrays:
-            raise EngineError(
-                f"{show(self._key)!r} was replaced under the open stream; append to another key",
-                key=self._key,
-            )
+        own = change.find(self._key)
+        if own is None:
+            raise self.growth.gone()
+        if {n: c.array for n, c in self._columns.items()} != own.arrays:  # they have numbers of their own
+            raise self.growth.replaced()
         before = self._columns, self._waiting, self._size
         change.undo.append(lambda: self._restore(*before))
         self._columns, waiting = {name: c.copy() for name, c in self._columns.items()}, self._waiting

@@ -13,7 +13,8 @@ import xxhash
 from datastore_lab import dtypes
 from datastore_lab.engines.sql import arrays as _arrays
 from datastore_lab.engines.sql.arrays import Array
-from datastore_lab.engines.sql.nodes import Lookup, Node, row_of, spill_block
+from datastore_lab.engines.sql.lookup import Lookup
+from datastore_lab.engines.sql.nodes import Node, row_of, spill_block
 from datastore_lab.engines.sql.parts import GROWING, PART, Block, part_row
 from datastore_lab.engines.sql.tables import ROOT, node, part, store
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError
@@ -88,12 +89,22 @@ class Change:
         """Give a node, or None if there is none."""
         if key in self._nodes:
             return self._nodes[key]
-        above = self.find(key[:-1]) if key else None
-        if key and (above is None or above.complete):
+        known = next((depth for depth in reversed(range(len(key))) if key[:depth] in self._nodes), -1)
+        above = self._nodes[key[:known]] if known >= 0 else None
+        if known >= 0 and (above is None or above.complete):
             return None
-        row = self._lookup.below(above.id if above else ROOT, key[:-1], key[-1:])
-        self._nodes[key] = found = None if row is None else self._lookup.load(row, key)
-        return found
+        self._learn(key, known, above)
+        return self._nodes[key]
+
+    def _learn(self, key: Key, known: int, above: Node | None) -> None:
+        """Take down the nodes on the way to a key, below the last one that is known."""
+        if above is None:
+            rows = self._lookup.follow_from_root(key)
+        else:
+            rows = self._lookup.follow(above.id, key, known, whole=True)
+        way = [key[:depth] for depth in range(known + 1, len(key) + 1)]
+        found = {at: self._lookup.load(row, at) for at, row in zip(way, rows, strict=False)}
+        self._nodes.update({**dict.fromkeys(way), **found})
 
     def node(self, key: Key) -> Node:
         """Give a node that must be there."""
@@ -107,13 +118,13 @@ class Change:
         """Keep the names of a node's arrays, dimensions and children distinct."""
         if not key:
             raise BadKey("the root holds no record and can't be moved or deleted; give a name", key=key)
+        own, wanted = self.find(key), list(names)  # first, as it takes down all that are above it
         for depth, name in enumerate(key):
             above = self.find(key[:depth])
             if above is not None and name in above.names():
                 raise AlreadyExists(
                     f"{show(key[:depth])!r} has an array or dimension named {name!r}", key=key
                 )
-        own, wanted = self.find(key), list(names)
         if own is not None and own.children and wanted:
             self.flush()
             if taken := self._lookup.taken(own, wanted):

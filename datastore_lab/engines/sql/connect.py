@@ -59,19 +59,21 @@ class Database:
     # -- reading and changing -----------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """Read in one snapshot; what others commit meanwhile is not seen."""
+    def reading(self, *, snapshot: bool = True) -> Iterator[sa.Connection]:
+        """Read in one snapshot: what others commit meanwhile is not seen; else each statement has its own."""
         with self._read_lock, spoken(self.address):
             self._check_process()
             if self._reader is None:
-                self._reader = self._connect("REPEATABLE READ").execution_options(lab_begin=None)
+                self._reader = self._connect("AUTOCOMMIT").execution_options(lab_begin=None)
             connection = self._reader
             try:
-                self._begin_reading(connection)
+                if snapshot:
+                    self._begin_reading(connection)
                 try:
                     yield connection
                 finally:
-                    self._end_reading(connection)
+                    if snapshot:
+                        self._end_reading(connection)
             except sae.SQLAlchemyError:
                 _drop(connection)
                 self._reader = None
@@ -79,7 +81,7 @@ class Database:
 
     def _begin_reading(self, connection: sa.Connection) -> None:
         if not self.is_sqlite:
-            connection.begin()
+            connection.exec_driver_sql(_SNAPSHOT[connection.dialect.name == "postgresql"])
             return
         try:  # by the driver: SQLAlchemy's own way takes longer than reading a small item
             connection.connection.dbapi_connection.execute("BEGIN")  # type: ignore[union-attr]
@@ -88,12 +90,14 @@ class Database:
 
     def _end_reading(self, connection: sa.Connection) -> None:
         """Leave the snapshot, unless the connection was lost in it."""
-        if connection.in_transaction():
-            connection.rollback()
-        if self.is_sqlite and not connection.invalidated:
-            raw: Any = connection.connection.dbapi_connection
-            if raw.in_transaction:
-                raw.rollback()
+        if connection.invalidated:
+            return
+        if not self.is_sqlite:
+            connection.exec_driver_sql("ROLLBACK")
+            return
+        raw: Any = connection.connection.dbapi_connection
+        if raw.in_transaction:
+            raw.rollback()
 
     @contextmanager
     def changing(self) -> Iterator[sa.Connection]:
@@ -225,6 +229,7 @@ class Database:
             return [f"SET lock_timeout = {int(self._patience * 1000)}", *commit]
         return [
             f"SET SESSION innodb_lock_wait_timeout = {max(1, round(self._patience))}",
+            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
         ]
 
@@ -279,6 +284,11 @@ class Database:
             ).all()
         return "; ".join(" ".join(str(value) for value in row if value) for row in rows[:3])
 
+
+_SNAPSHOT = {
+    True: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    False: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+}
 
 _HOLDERS = {
     "postgresql": (

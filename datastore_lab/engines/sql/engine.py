@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from datastore_lab.engines.sql.append import SQLAppender, empty_record
 from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.connect import PATIENCE, Database
 from datastore_lab.engines.sql.faults import Again, translated
-from datastore_lab.engines.sql.nodes import Described, Lookup
+from datastore_lab.engines.sql.lookup import Described, Lookup
 from datastore_lab.engines.sql.parts import Reader
 from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import store
@@ -144,38 +144,81 @@ class SQLEngine:
         yield from walk.children(self._reading, check(prefix))
 
     def stat(self, key: Key) -> Stat:
-        with self._reading() as lookup:
-            return lookup.node(check(key), self._described).stat
+        check(key)
+        return self._look(lambda lookup: lookup.node(key, self._described)).stat
 
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
-        with self._reading() as lookup:
-            declared = lookup.arrays(check(key), self._described)
+        check(key)
+
+        def one(lookup: Lookup) -> NDArray[Any]:
+            declared = lookup.arrays(key, self._described)
             if name not in declared:
                 raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(declared)}", key=key)
-            try:
-                return arrays.read(Reader(lookup.connection, lookup.store), declared[name], selection)
-            except Corrupt as error:
-                raise damaged(key, name, error.message, self._url) from error
+            return self._payload(
+                Reader(lookup.connection, lookup.store), key, name, declared[name], selection
+            )
+
+        return self._look(one)
+
+    def read_whole(self, key: Key) -> Record:
+        check(key)
+
+        def every(lookup: Lookup) -> Record:
+            own, reader = lookup.node(key), Reader(lookup.connection, lookup.store)
+            if len(own.arrays) > 1 or any(array.text for array in own.arrays.values()):
+                reader.ahead(block for array in own.arrays.values() for block in array.blocks)
+            data = {name: self._payload(reader, key, name, array) for name, array in own.arrays.items()}
+            stat = own.stat
+            return Record(stat.kind, data, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
+
+        return self._look(every)
+
+    def _payload(
+        self, reader: Reader, key: Key, name: str, array: arrays.Array, selection: Selection = ()
+    ) -> NDArray[Any]:
+        try:
+            return arrays.read(reader, array, selection)
+        except Corrupt as error:
+            raise damaged(key, name, error.message, self._url) from error
 
     def revision(self) -> int:
-        with self._reading() as lookup:
+        def number(lookup: Lookup) -> int:
             found = _REVISION.rows(lookup.connection, {"store": self._store})
             return int(found[0][0] or 0) if found else 0
+
+        return self._look(number)
 
     def fingerprint(self, key: Key) -> str:
         with self._reading() as lookup:
             return lookup.fingerprint(check(key))
 
+    def _look(self, action: Callable[[Lookup], T]) -> T:
+        """Look at one node; on a server without a transaction around it, which takes twice as many messages.
+
+        Numbers of nodes and arrays are never used again, and everything is bound to its number. So what
+        several statements found is as it was when the first one ran, or something is missing or does not
+        fit; then it is looked at again, in one snapshot.
+        """
+        if not self._database.is_sqlite and not self._is_changing():
+            with suppress(NotFound, Corrupt), self._database.reading(snapshot=False) as connection:
+                return action(Lookup(connection, self._store, self._url, brief=True))
+        with self._reading() as lookup:
+            return action(lookup)
+
     @contextmanager
     def _reading(self) -> Iterator[Lookup]:
         """Read within one's own transaction, or else what was last committed."""
-        self._check_open()
-        if self._change is not None and self._owner == threading.get_ident():
+        if self._is_changing() and self._change is not None:
             with self._failing(self._change):
                 yield Lookup(self._change.connection, self._store, self._url)
             return
         with self._database.reading() as connection:
             yield Lookup(connection, self._store, self._url)
+
+    def _is_changing(self) -> bool:
+        """Whether this thread has a transaction open."""
+        self._check_open()
+        return self._change is not None and self._owner == threading.get_ident()
 
     @property
     def _is_closed(self) -> bool:

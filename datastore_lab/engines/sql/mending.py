@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from datastore_lab.engines.sql import care, walk
 from datastore_lab.engines.sql.change import Change, store_seal
-from datastore_lab.engines.sql.nodes import Lookup, Node, is_bound, name_hash, place_values, seal
+from datastore_lab.engines.sql.lookup import Lookup
+from datastore_lab.engines.sql.nodes import Node, is_bound, name_hash, place_values, seal
 from datastore_lab.engines.sql.parts import part_row, stored_bytes
 from datastore_lab.engines.sql.tables import ROOT, node, part, store
 from datastore_lab.errors import Corrupt

@@ -32,6 +32,8 @@ GROWING = 1 << 18
 """Bytes in a part of an array that grows: the last one is written again at every flush."""
 
 _FETCHED = 8
+_AHEAD = 1 << 16
+_SMALLEST = 1 << 11
 _WORTH_IT = 0.9
 _UNCHECKED = 1 << 26
 RAW, ZSTD = 0, 1
@@ -177,9 +179,11 @@ def stored_bytes(row: Any, size: int) -> bytes:
 
 
 def _compressed(raw: bytes) -> bytes:
+    if len(raw) < _SMALLEST:  # to set up zstd takes longer than to write so little
+        return raw
     import pyarrow as pa
 
-    return bytes(pa.compress(raw, codec="zstd", asbytes=True)) if len(raw) > 64 else raw
+    return bytes(pa.compress(raw, codec="zstd", asbytes=True))
 
 
 def _decompressed(small: bytes, size: int) -> bytes:
@@ -203,16 +207,15 @@ class _Part(NamedTuple):
     bytes: bytes
 
 
-def _parts(numbers: list[Any]) -> Query:
-    own = (table.c.store == sa.bindparam("store", type_=sa.Integer)) & (
-        table.c.array == sa.bindparam("array", type_=sa.BigInteger)
-    )
-    chosen = table.c.number == numbers[0] if len(numbers) == 1 else table.c.number.in_(numbers)
-    return Query(sa.select(table).where(own & chosen))
+def _parts(chosen: Any) -> Query:
+    return Query(sa.select(table).where((table.c.store == sa.bindparam("store", type_=sa.Integer)) & chosen))
 
 
+_OF_ARRAY = table.c.array == sa.bindparam("array", type_=sa.BigInteger)
 _NUMBERS = [sa.bindparam(f"number{place}", type_=sa.BigInteger) for place in range(_FETCHED)]
-_ONE, _SOME = _parts(_NUMBERS[:1]), _parts(_NUMBERS)
+_ONE = _parts(_OF_ARRAY & (table.c.number == _NUMBERS[0]))
+_SOME = _parts(_OF_ARRAY & table.c.number.in_(_NUMBERS))
+_FIRST = _parts(table.c.array.in_(_NUMBERS) & (table.c.number == sa.literal_column("0")))
 
 
 class Reader:
@@ -220,6 +223,14 @@ class Reader:
 
     def __init__(self, connection: sa.Connection, store: int) -> None:
         self._connection, self._store = connection, store
+        self._ahead: dict[int, _Part] = {}
+
+    def ahead(self, blocks: Iterable[Block]) -> None:
+        """Fetch the only parts of what is small, many in one statement, for `select` to come."""
+        small = [block.id for block in blocks if block.pieces == 1 and block.nbytes <= _AHEAD]
+        for some in _batched(small, _FETCHED) if len(small) > 1 else ():
+            for row in self._ask(_FIRST, some, {}):
+                self._ahead[row.array] = row
 
     def select(self, block: Block, selection: Sequence[slice]) -> NDArray[np.uint8]:
         """Read what slices with explicit bounds choose of all axes but the last."""
@@ -231,12 +242,15 @@ class Reader:
         if math.prod(shape) > _UNCHECKED:
             self._check_stored(block)
         found = np.empty(shape, np.uint8)
-        if shape == block.shape and block.pieces == 1 and all(axis.step == 1 for axis in axes):
-            for _, raw in self.fetch(block, [0]):  # as most small items are: all of the only part
-                found[...] = np.frombuffer(raw, np.uint8).reshape(shape)
-        else:
-            self._fill(found, block, axes)
+        self._fill(found, block, axes)
         return found
+
+    def small(self, block: Block) -> NDArray[np.uint8] | None:
+        """Read all of a block that is a single part, as most are; None of one that is not."""
+        if not 0 < block.nbytes <= block.part:
+            return None
+        raw = dict(self.fetch(block, [0]))[0]
+        return np.frombuffer(bytearray(raw), np.uint8).reshape(block.shape)
 
     def _fill(self, found: NDArray[np.uint8], block: Block, axes: list[range]) -> None:
         cut, step = block.axis, block.step
@@ -261,11 +275,14 @@ class Reader:
                 raise Corrupt(f"part {min(missing)} (missing)", key=min(missing))
 
     def _rows(self, array: int, numbers: list[int]) -> Iterator[_Part]:
-        query = _ONE if len(numbers) == 1 else _SOME
+        if array in self._ahead:
+            return iter([self._ahead.pop(array)])
+        return self._ask(_ONE if len(numbers) == 1 else _SOME, numbers, {"array": array})
+
+    def _ask(self, query: Query, numbers: list[int], values: dict[str, int]) -> Iterator[_Part]:
         padded = numbers if query is _ONE else [*numbers, *numbers[:1] * (_FETCHED - len(numbers))]
-        values = {f"number{place}": number for place, number in enumerate(padded)}
-        rows = query.rows(self._connection, {"store": self._store, "array": array, **values})
-        return map(_Part._make, rows)
+        named = {f"number{place}": number for place, number in enumerate(padded)}
+        return map(_Part._make, query.rows(self._connection, {"store": self._store, **values, **named}))
 
     def _check_stored(self, block: Block) -> None:
         """Refuse an array that claims more than is there, before memory is set aside for it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from datastore_lab.engines.sql.nodes import Lookup
+from datastore_lab.engines.sql.lookup import Lookup
 from datastore_lab.engines.sql.tables import node
 from datastore_lab.records import GROUP
 

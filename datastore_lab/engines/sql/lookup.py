@@ -1,0 +1,343 @@
+"""The way from a key to its node: however deep it lies, one statement finds it, and its ancestors too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import sqlalchemy as sa
+import xxhash
+
+from datastore_lab import media
+from datastore_lab.engines.sql.arrays import Array
+from datastore_lab.engines.sql.nodes import Node, is_bound, name_hash, seal, spill_block
+from datastore_lab.engines.sql.parts import Reader
+from datastore_lab.engines.sql.queries import Query
+from datastore_lab.engines.sql.tables import ROOT, node, part
+from datastore_lab.errors import Corrupt, LabError, NotFound
+from datastore_lab.integrity import BIRTH, fingerprint
+from datastore_lab.keys import Key, show
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_LONGEST = 1 << 28
+_ABOVE_ROOT = 0
+
+
+class Described:
+    """The node that was described last: what is described is mostly read next.
+
+    Attributes
+    ----------
+    last : tuple of (dict, mapping) or None
+        The columns of its row, and its arrays; replaced as one, so that threads may share it.
+    """
+
+    last: tuple[dict[str, Any], Mapping[str, Array]] | None = None
+
+
+class Lookup:
+    """Finds nodes of one store over one connection.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+    store : int
+        Number of the store.
+    url : str
+        For messages.
+    brief : bool, default False
+        Whether there is no snapshot: then it is not asked why something is missing.
+    """
+
+    def __init__(self, connection: sa.Connection, store: int, url: str, *, brief: bool = False) -> None:
+        self.connection, self.store, self.url, self._brief = connection, store, url, brief
+
+    # -- rows ---------------------------------------------------------------------------------------
+
+    def row(self, key: Key) -> Any:
+        """Give the row of a node.
+
+        Raises
+        ------
+        NotFound
+            If there is none, and nothing hides one.
+        Corrupt
+            If a name or place on the way is not as it was written.
+        """
+        if not key:
+            return self.root()
+        rows = self.follow(ROOT, key)
+        if len(rows) < len(key):
+            self._why_not(key, rows)
+        return rows[-1]
+
+    def follow(self, parent: int, key: Key, known: int = 0, *, whole: bool = False) -> list[Any]:
+        """Give the rows on the way down to a node, as far as there are any.
+
+        Parameters
+        ----------
+        parent : int
+            Number of the node from which the way begins.
+        key : Key
+        known : int, default 0
+            How many parts of the key lead to that node.
+        whole : bool, default False
+            Read the records on the way, rather than only the last one.
+        """
+        values: dict[str, Any] = {"store": self.store, "parent": parent}
+        for depth, name in enumerate(key[known:]):
+            values[f"hash{depth}"], values[f"name{depth}"] = name_hash(name), name.encode()
+        return self._along(values, parent, key, known, whole=whole)
+
+    def follow_from_root(self, key: Key) -> list[Any]:
+        """Give the rows from the root down to a node, with their records, as far as there are any."""
+        values: dict[str, Any] = {"store": self.store, "parent": _ABOVE_ROOT, "hash0": 0, "name0": b""}
+        for depth, name in enumerate(key, 1):
+            values[f"hash{depth}"], values[f"name{depth}"] = name_hash(name), name.encode()
+        return self._along(values, _ABOVE_ROOT, key, -1, whole=True) or [self.root()]
+
+    def _along(self, values: dict[str, Any], parent: int, key: Key, known: int, *, whole: bool) -> list[Any]:
+        steps = len(key) - known
+        values["first"] = 0 if whole else steps - 1
+        found = sorted(_way(steps).rows(self.connection, values), key=_depth)
+        rows: list[Any] = [_Row(values[1:]) for values in found]
+        for depth, row in enumerate(rows, known + 1):
+            if row.id != ROOT:
+                self._check_step(row, parent, key[:depth])
+            parent = row.id
+        return rows
+
+    def _check_step(self, row: Any, parent: int, key: Key) -> None:
+        way = row.id, row.parent, row.position
+        if row.parent != parent or not is_bound(self.store, way, key[-1].encode(), row.kind, row.mark):
+            raise self.misplaced(key)
+
+    def root(self) -> Any:
+        """Give the row of the root."""
+        row = self.by_id(ROOT)
+        if row is None:
+            raise Corrupt(f"{self.url}: the root of the store is missing; restore it from a copy", key=())
+        return row
+
+    def by_id(self, number: int) -> Any | None:
+        """Give the row of a node by its number."""
+        found = _NUMBERED.rows(self.connection, {"store": self.store, "number": number})
+        return _Row(found[0]) if found else None
+
+    def numbered(self, number: int, key: Key) -> Any:
+        """Give the row of a node that was listed under a key."""
+        row = self.by_id(number)
+        if row is None:
+            raise Corrupt(f"{show(key)!r} in {self.url}: the index that finds it is damaged", key=key)
+        return row
+
+    def _why_not(self, key: Key, rows: list[Any]) -> NoReturn:
+        """Make sure that nothing is hidden by damage where a key was not found."""
+        missing = NotFound(f"there is nothing at {show(key)!r} in {self.url}", key=key)
+        if self._brief:
+            raise missing
+        above = key[: len(rows)]
+        row = rows[-1] if rows else self.root()
+        where = (node.c.store == self.store) & (node.c.parent == row.id)
+        same = sa.select(node).where(where & (node.c.hash == name_hash(key[len(rows)])))
+        if any(not self.is_in_place(_Row(other)) for other in self.connection.execute(same).all()):
+            raise self.misplaced(key[: len(rows) + 1])
+        self.check_tally(row, above)
+        raise missing
+
+    def check_tally(self, row: Any, key: Key) -> None:
+        """Compare the children that a node has with those that it should have."""
+        where = (node.c.store == self.store) & (node.c.parent == row.id)
+        count, tally = self.connection.execute(
+            sa.select(sa.func.count(), sa.func.sum(node.c.hash)).where(where)
+        ).one()
+        if (count, int(tally or 0)) != (row.children, row.tally):
+            raise self.incomplete(key)
+
+    # -- checks -------------------------------------------------------------------------------------
+
+    def is_in_place(self, row: Any) -> bool:
+        """Say whether name and place of a row are as they were written."""
+        hashed = 0 if row.id == ROOT else xxhash.xxh32_intdigest(row.name) or 1
+        bound = is_bound(self.store, (row.id, row.parent, row.position), row.name, row.kind, row.mark)
+        return bool(bound and row.hash == hashed)
+
+    def misplaced(self, key: Key) -> Corrupt:
+        """Make the error for a node whose name or place is damaged."""
+        return Corrupt(
+            f"{show(key)!r} in {self.url}: its name or place is not as it was written; store.verify() lists "
+            "what is damaged, store.repair() mends what it can",
+            key=key,
+        )
+
+    def incomplete(self, key: Key) -> Corrupt:
+        """Make the error for a node some of whose children are lost or renamed."""
+        return Corrupt(
+            f"{show(key)!r} in {self.url}: the nodes below it are not those that were written: one may be "
+            "lost or renamed by damage; store.verify() and store.repair() tell more",
+            key=key,
+        )
+
+    # -- nodes --------------------------------------------------------------------------------------
+
+    def node(self, key: Key, described: Described | None = None) -> Node:
+        """Find a node and read its record; take down what it declares, if somebody wants to know."""
+        row = self.row(key)
+        own = self.load(row, key)
+        if described is not None:
+            described.last = row.__dict__, own.arrays
+        return own
+
+    def arrays(self, key: Key, described: Described) -> Mapping[str, Array]:
+        """Give what is declared about arrays, read anew unless the row is the one that was described last."""
+        row, last = self.row(key), described.last
+        if last is None or last[0] != row.__dict__:
+            last = described.last = row.__dict__, self.load(row, key).arrays
+        return last[1]
+
+    def fingerprint(self, key: Key) -> str:
+        """Give what tells the data of a node from other data; see `Engine.fingerprint`.
+
+        No two arrays of a database ever have one number; another database in its place may have the same
+        ones, and is told by the sum of the first part of each array, as there is no end of parts.
+        """
+        own = self.node(key)
+        if BIRTH in own.meta or not own.arrays:
+            return fingerprint(own.stat, {}, own.meta.get(BIRTH))
+        ids = {name: [block.id for block in array.blocks] for name, array in own.arrays.items()}
+        found: dict[int, int] = {}
+        for some in _thousands(dict.fromkeys(number for numbers in ids.values() for number in numbers)):
+            where = (part.c.store == self.store) & part.c.array.in_(some) & (part.c.number == 0)
+            found.update(self.connection.execute(sa.select(part.c.array, part.c.sum).where(where)).all())
+        sums = {name: [(number, found.get(number)) for number in numbers] for name, numbers in ids.items()}
+        return fingerprint(own.stat, sums)
+
+    def load(self, row: Any, key: Key, *, sealed: bool = True) -> Node:
+        """Read a record from its row, checked against its seal.
+
+        Raises
+        ------
+        Corrupt
+        """
+        kind, spill = row.kind, row.spill
+        typed = type(row.record) is str and (spill is None or type(spill) is int)
+        if not typed or (sealed and seal(self.store, row.id, kind, row.record, spill) != row.seal):
+            raise self._unsealed(key)
+        made = Node(row.id, row.parent, row.position, row.name.decode("utf-8", "replace"))
+        made.children, made.tally, made.spill = row.children, row.tally, spill
+        made.complete = (row.children, row.tally) == (0, 0)
+        try:
+            kept = media.from_json(self._record_text(row))
+            made.kind = kind.decode()
+            made.arrays = {each["name"]: Array.from_json(each) for each in kept["arrays"]}
+            made.meta = dict(kept["meta"])
+        except (LabError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise self._unsealed(key) from error
+        return made
+
+    def _record_text(self, row: Any) -> str | bytes:
+        if row.spill is None:
+            return str(row.record)
+        block = spill_block(row.spill, int(row.record))
+        if block.nbytes > _LONGEST:
+            raise ValueError(block.nbytes)
+        reader = Reader(self.connection, self.store)
+        data: np.ndarray[Any, Any] = reader.select(block, [slice(0, block.nbytes)])
+        return data.tobytes()
+
+    def _unsealed(self, key: Key) -> Corrupt:
+        return Corrupt(
+            f"{show(key)!r} in {self.url}: its description (type, dimensions or attributes) is not as it was "
+            "written; store.record() and store[...] refuse it. If another program changed it on purpose, "
+            "store.repair(key, accept=True) takes it as it is; else restore it from a copy",
+            key=key,
+        )
+
+    def taken(self, own: Node, names: Iterable[str]) -> str | None:
+        """Give a child of a node that has one of these names."""
+        if not own.children:
+            return None
+        wanted = {name_hash(name): name for name in names}
+        for some in _thousands(wanted):
+            where = (node.c.store == self.store) & (node.c.parent == own.id) & node.c.hash.in_(some)
+            for row in self.connection.execute(sa.select(node.c.name).where(where)):
+                if (name := bytes(row.name).decode("utf-8", "replace")) in set(names):
+                    return name
+        return None
+
+
+def _thousands(wanted: Mapping[int, Any]) -> Iterable[list[int]]:
+    hashes = list(wanted)
+    for start in range(0, len(hashes), 500):
+        yield hashes[start : start + 500]
+
+
+class _Row:
+    """A row by the names of its columns."""
+
+    def __init__(self, values: Any) -> None:
+        self.__dict__.update(zip(node.c.keys(), values, strict=True))
+
+
+def _depth(values: Any) -> int:
+    return int(values[0])
+
+
+_ways: dict[int, Query] = {}
+
+
+def _way(steps: int) -> Query:
+    """Give the statement that follows so many names."""
+    if steps not in _ways:
+        _ways[steps] = _make_way(steps)
+    return _ways[steps]
+
+
+def _make_way(steps: int) -> Query:
+    """Go down level by level: left to join all levels at once, a database may begin with any of them."""
+    first = node.alias("first")
+    start = sa.select(sa.literal_column("0", sa.Integer).label("depth"), first.c.id).where(
+        first.c.store == _named("store"),
+        first.c.parent == _named("parent"),
+        first.c.hash == _named("hash0"),
+        first.c.name == _named("name0"),
+    )
+    way = start.cte("way", recursive=True)
+    if steps > 1:
+        step = node.alias("step")
+        deeper = sa.select(way.c.depth + sa.literal_column("1"), step.c.id).where(
+            step.c.store == _named("store"),
+            step.c.parent == way.c.id,
+            step.c.hash == _by_depth(way, "hash", steps),
+            step.c.name == _by_depth(way, "name", steps),
+        )
+        way = way.union_all(deeper)
+    columns = [
+        sa.case((way.c.depth >= _named("first"), column), else_=None) if column is node.c.record else column
+        for column in node.c
+    ]
+    own = (node.c.store == _named("store")) & (node.c.id == way.c.id)
+    return Query(sa.select(way.c.depth, *columns).where(own))
+
+
+def _by_depth(way: Any, name: str, steps: int) -> Any:
+    levels = range(steps - 1)
+    return sa.case(
+        *((way.c.depth == sa.literal_column(str(depth)), _named(f"{name}{depth + 1}")) for depth in levels)
+    )
+
+
+def _named(name: str) -> Any:
+    """Give a parameter: bytes for names, else a number."""
+    kind = sa.LargeBinary if name.startswith("name") else sa.BigInteger
+    return sa.bindparam(name, type_=sa.Integer if name in {"store", "first"} else kind)
+
+
+_NUMBERED = Query(
+    sa.select(node).where(
+        node.c.store == sa.bindparam("store", type_=sa.Integer),
+        node.c.id == sa.bindparam("number", type_=sa.BigInteger),
+    )
+)
