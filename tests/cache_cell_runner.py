@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from datastore_lab import open_store
-from datastore_lab.notebook.cache_magic import CacheMagics
+from datastore_lab.notebook.caching import CacheMagics
 
 
 def make_shell() -> InteractiveShell:
@@ -40,7 +40,8 @@ def run(store, number: int) -> dict[str, tuple[str, str]]:
 
 
 def _run_one(shell: InteractiveShell, session) -> tuple[str, str]:
-    shell.run_cell("import numpy as np\nimport pandas as pd\n" + session.before).raise_error()
+    shell.run_cell("import numpy as np\nimport pandas as pd").raise_error()
+    shell.run_cell(session.before).raise_error()
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         result = shell.run_cell(f"%%cache lab_store {session.options}\n{session.cell}", store_history=True)
     if not result.success:

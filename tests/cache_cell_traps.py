@@ -175,6 +175,76 @@ SESSIONS: dict[str, list[Session]] = {
     "variable named in the query of a function": edited(
         "t = pd.DataFrame({'a': [1, 2, 3]})\nk = 1\ndef f():\n    return len(t.query('a > @k'))", "y = f()", "k = 1", "k = 2", "y", (2, 1)
     ),
+    "default taken before a change": [Session("k = 7", "k = 1\ndef f(x=k):\n    return x\nk = 2\ny = f()", "(y, f(), k)", (1, 1, 2), REFUSED)],
+    "default taken once": [Session("", "k = 3\ndef f(x=k):\n    return x\ny = f()", "(y, f(), k)", (3, 3, 3), step) for step in (MISS, HIT)],
+    "class made from what changes later": [Session("", "n = [1]\nclass A:\n    size = len(n)\nn.append(2)", "(A.size, n)", (1, [1, 2]), REFUSED)],
+    "decorator that counts": [
+        Session("seen = {'n': 0}\ndef count(f):\n    seen['n'] += 1\n    return f", "@count\ndef g():\n    return 1\ny = g()", "(y, seen)", (1, {"n": 1}), step) for step in (MISS, HIT)
+    ],
+    "attribute given to a class": [Session("class A:\n    pass", "A.k = 5", "A.k", 5, REFUSED), Session("class A:\n    pass", "A.k = 5", "A.k", 5, REFUSED)],
+    "attribute given to a function": [Session("def f():\n    pass", "f.k = 5\ny = 1", "f.k", 5, REFUSED), Session("def f():\n    pass", "f.k = 5\ny = 1", "f.k", 5, REFUSED)],
+    "attribute given by a function": [Session("class A:\n    pass\ndef f(c):\n    setattr(c, 'k', 5)", "f(A)", "A.k", 5, REFUSED) for _ in range(2)],
+    "default of a function replaced": [Session("def f(x=1):\n    return x", "f.__defaults__ = (2,)", "f()", 2, REFUSED) for _ in range(2)],
+    "attribute of an object": [Session("class A:\n    pass\na = A()", "a.k = 5", "a.k", 5, REFUSED) for _ in range(2)],
+    "function without a name": [
+        Session("k = 2", "f = lambda x: k * x\ny = f(3)", "(y, f(5))", (6, 10), MISS),
+        Session("k = 2", "f = lambda x: k * x\ny = f(3)", "(y, f(5))", (6, 10), HIT),
+        Session("k = 3", "f = lambda x: k * x\ny = f(3)", "(y, f(5))", (9, 15), MISS),
+    ],
+    "generator of random numbers": [
+        Session(f"rng = {made}({seed})\nother = rng", f"x = rng.{draw}(1000)", f"(int(x), int(rng.{draw}(1000)), other is rng)", value, step)
+        for made, draw, one, two in [
+            ("np.random.default_rng", "integers", (473, 511, True), (837, 261, True)),
+            ("np.random.RandomState", "randint", (37, 235, True), (168, 527, True)),
+            ("__import__('random').Random", "randrange", (137, 582, True), (978, 883, True)),
+        ]
+        for seed, value, step in [(1, one, MISS), (1, one, HIT), (2, two, MISS), (1, one, HIT)]
+    ],
+    "generator of random numbers that is made": [
+        Session("", "rng = np.random.default_rng(1)\nx = rng.integers(1000)", "(int(x), int(rng.integers(1000)), [int(r.integers(1000)) for r in rng.spawn(2)])", (473, 511, [15, 941]), step)
+        for step in (MISS, HIT)
+    ],
+    "one list inside another variable": [Session("", "a = [1]\nb = {'k': a, 't': (a, 2)}", "(a.append(2), b)", (None, {"k": [1, 2], "t": ([1, 2], 2)}), step) for step in (MISS, HIT)],
+    "part of a container changed": [
+        Session("d = {'x': 1}\no = {'inner': d, 1: [d]}", "o['inner']['k'] = 5", "(d, o, o['inner'] is d, o[1][0] is d)", ({"x": 1, "k": 5}, {"inner": {"x": 1, "k": 5}, 1: [{"x": 1, "k": 5}]}, True, True), step)
+        for step in (MISS, HIT)
+    ],
+    "list that was moved on": [
+        Session("a = [1]\nb = [2]\nq = [a, b]", "q.pop(0)\nq[0].append(3)", "(a, b, q, q[0] is b)", ([1], [2, 3], [[2, 3]], True), step) for step in (MISS, HIT)
+    ],
+    "known object inside a new one": [
+        Session("d = [1]\nt = pd.DataFrame({'a': [1]})", "e = {'part': [d, t]}", "(d.append(2), e['part'][0], e['part'][1] is t)", (None, [1, 2], True), step) for step in (MISS, HIT)
+    ],
+    "object of a function": [
+        Session("conf = {'a': [1]}\ndef get():\n    return conf", "c = get()", "(conf['a'].append(2), c)", (None, {"a": [1, 2]}), step) for step in (MISS, HIT)
+    ],
+    "table in a list changed in place": [
+        Session("t = pd.DataFrame({'a': [1]})\nall_of_them = [t]", "t['b'] = 2", "(list(all_of_them[0]), all_of_them[0] is t)", (["a", "b"], True), step) for step in (MISS, HIT)
+    ],
+    "changed, then bound anew": [
+        Session("x = [1]\nother = x", "x.append(2)\ny = [x]\nx = 5", "(x, y, other, y[0] is other)", (5, [[1, 2]], [1, 2], True), step) for step in (MISS, HIT)
+    ],
+    "walrus in a comprehension": [Session("", "y = [last := v for v in range(3)]", "(y, last)", ([0, 1, 2], 2), step) for step in (MISS, HIT)],
+    "variable of a class": same(("k = 1", "class A:\n    k = 5\n    v = [k for _ in range(1)] if False else k\ny = A.v"), ("k = 1", "class A:\n    k = 5\n    v = [k for _ in range(1)] if False else k\ny = A.v"), "y", 5),
+    "names in text": edited("x = 1", "y = f'{x}'", "x = 1", "x = 2", "y", ("1", "2")),
+    "two cells with the same text": [
+        Session("n = 0", "n = n + 1", "n", 1, MISS), Session("n = 1", "n = n + 1", "n", 2, MISS), Session("n = 0\nn = n + 1", "n = n + 1", "n", 2, HIT),
+    ],
+    "timed as a whole": edited("x = 1", "%%time\ny = x + 1", "x = 1", "x = 2", "y", (2, 3)),
+    "cached inside a cached cell": [Session(f"x = {x}", "%%cache lab_store -s -n inner\ny = x + 1", "y", x + 1, REFUSED) for x in (1, 2, 1)],
+    "input and output of one name": [Session("x = [3, 1]", "x = sorted(x)", "x", [1, 3], step) for step in (MISS, HIT)],
+    "used after it was deleted": [Session("a = 1", "b = a\ndel a\na = b + 1", "(a, b)", (2, 1), step) for step in (MISS, HIT)],
+    "function defined above and used below": edited("def g(x):\n    return x + 1", "def f(x):\n    return g(x)\ny = f(1)", "+ 1", "+ 2", "(y, f(2))", ((2, 3), (3, 4))),
+    "class made in an earlier cached cell": [
+        Session(f"%%cache lab_store -s -n classes\nclass A:\n    k = {k}\n    def g(self):\n        return self.k", "y = A().g()", "y", k, step) for k, step in [(1, MISS), (2, MISS), (1, HIT), (2, HIT)]
+    ],
+    "function made in an earlier cached cell": [
+        Session(f"%%cache lab_store -s -n functions\ndef g(x):\n    return x + {k}", "y = g(1)", "y", 1 + k, step) for k, step in [(1, MISS), (2, MISS), (1, HIT), (2, HIT)]
+    ],
+    "tag": [Session("", "y = 1", "y", 1, step, option) for option, step in [("-V 1", MISS), ("-V 2", MISS), ("-V 1", HIT), ("", MISS)]],
+    "named input": [Session(f"x = {x}", "y = eval('x')", "y", x, step, "-i x") for x, step in [(1, MISS), (2, MISS), (1, HIT)]],
+    "copy asked for": [Session("", "a = np.zeros(2)", "(a.fill(1), a.tolist())", (None, [1.0, 1.0]), step, "--copy") for step in (MISS, HIT, HIT)],
+    "output left out": [Session("", "y = 1\ny", "y", 1, step, option) for option, step in [("--no-output", MISS), ("--no-output", HIT), ("", MISS), ("", HIT), ("--no-output", HIT)]],
     "kinds of values": [
         Session("", "a = np.arange(3)\nb = (1, 'x', None)\nc = {'k': [1.5]}\nd = pd.Series([1, 2])\ne = {1, 2}",
                 "(a.tolist(), b, c, d.tolist(), e)", ([0, 1, 2], (1, "x", None), {"k": [1.5]}, [1, 2], {1, 2}), step)

@@ -13,14 +13,20 @@ import cache_cell_runner
 import nbformat
 import pytest
 from cache_cell_traps import SESSIONS
+from IPython.core.completer import provisionalcompleter
 from nbclient import NotebookClient
 
 from datastore_lab import open_store
+from datastore_lab.cache import place
+from datastore_lab.cache.files import digest_files
+from datastore_lab.errors import NotFound, NotStorable
+from datastore_lab.notebook.caching import CacheMagics
+from datastore_lab.notebook.caching.grammar import COMMANDS, LONG, OPTIONS
 
 STEPS = max(map(len, SESSIONS.values()))
 
 
-@pytest.fixture(scope="module", params=["memory", "hdf5", "zarr"])
+@pytest.fixture(scope="module", params=["memory", "hdf5", "zarr", "sqlite"])
 def outcomes(request, tmp_path_factory):
     """Run all sessions of all traps; gives ``{trap: [(value, outcome), ...]}``."""
     folder = tmp_path_factory.mktemp("cells")
@@ -30,7 +36,9 @@ def outcomes(request, tmp_path_factory):
             if request.param == "memory":
                 results = cache_cell_runner.run(memory, number)
             else:
-                results = _fresh(folder / f"cache.{'h5' if request.param == 'hdf5' else 'zarr'}", number)
+                results = _fresh(
+                    folder / f"cache.{'h5' if request.param == 'hdf5' else request.param}", number
+                )
             for name, result in results.items():
                 found[name].append(result)
     return found
@@ -40,7 +48,7 @@ def _fresh(store: Path, number: int) -> dict:
     environment = {
         **os.environ,
         "PYTHONHASHSEED": str(number + 1),
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         "IPYTHONDIR": str(store.parent / "ipython"),
     }
     command = [sys.executable, cache_cell_runner.__file__, str(store), str(number)]
@@ -72,13 +80,20 @@ def test_the_default_store_lies_in_the_working_folder(shell, tmp_path, capsys):
     shell.run_cell("%%cache\ny = 1").raise_error()
     assert (tmp_path / "datastore_lab_cache.h5").exists()
     shell.run_cell("%cache ls").raise_error()
-    assert "cells · y · 0 B" in capsys.readouterr().out
+    assert "1 result ·" in capsys.readouterr().out
     shell.run_cell("%cache clear").raise_error()
-    assert "deleted the results of 1 cells" in capsys.readouterr().out
+    assert "deleted 1 result ·" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("line", "place"), [("c.zarr y", "c.zarr"), ("--store c.h5", "c.h5"), ("sub.hdf5 -n fit y", "sub.hdf5")]
+    ("line", "place"),
+    [
+        ("c.zarr y", "c.zarr"),
+        ("--store c.h5", "c.h5"),
+        ("sub.hdf5 -n fit y", "sub.hdf5"),
+        ("c.sqlite -x a -x b y", "c.sqlite"),
+        ("{'c'}.h5", "c.h5"),
+    ],
 )
 def test_where_results_lie(shell, tmp_path, line, place):
     shell.run_cell(f"%%cache {line}\ny = 1").raise_error()
@@ -86,7 +101,8 @@ def test_where_results_lie(shell, tmp_path, line, place):
     assert not (tmp_path / "datastore_lab_cache.h5").exists()
 
 
-def test_a_default_store_that_is_in_use(shell, tmp_path, capsys):
+def test_a_default_store_that_is_in_use(shell, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(place, "PATIENCE", 0.1)
     code = "import sys, datastore_lab as d; s = d.open_store(sys.argv[1]); print(1, flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path / "datastore_lab_cache.h5")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -172,15 +188,246 @@ def test_text_comes_back_in_order_and_once(shell, capsys):
     assert first.err == second.err == "b\n"
 
 
-def test_a_damaged_variable_is_computed_again(shell, capsys):
-    shell.run_cell("%%cache store\nimport numpy as np\ny = np.arange(3.)")
+@pytest.mark.parametrize("size", [3, 30_000])
+def test_a_damaged_variable_is_computed_again(shell, size):
+    cell = f"%%cache store\nimport numpy as np\ny = np.arange({size}.)"
+    shell.run_cell(cell)
     store = shell.user_ns["store"]
-    key = next(key for key in store.keys_below("cache") if key[-1] == "y")
+    key = next(key for key in store.keys_below("cache") if store.record(key).arrays.keys() - {"output"})
     record = store.record(key)
-    store.write(key, record._replace(arrays={"data": record.arrays["data"] + 1}))
+    arrays = {name: array + 1 if array.dtype.kind == "f" else array for name, array in record.arrays.items()}
+    store.write(key, record._replace(arrays=arrays))
     with pytest.warns(UserWarning, match="is damaged"):
-        shell.run_cell("%%cache store\nimport numpy as np\ny = np.arange(3.)")
-    assert shell.user_ns["y"].tolist() == [0.0, 1.0, 2.0]
+        shell.run_cell(cell)
+    assert shell.user_ns["y"].tolist() == list(range(size))
+
+
+# -- options ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def say(shell, capsys):
+    """Run a cell and give what it showed."""
+
+    def run(cell: str) -> str:
+        shell.run_cell(cell).raise_error()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_line_that_assigns(shell, say):
+    assert "● ran" in say("%cache --store c.h5 y = [v for v in range(3) if v != {1: 1}[1]]")
+    shell.user_ns.pop("y")
+    assert "✓ cached" in say("%cache --store c.h5 y = [v for v in range(3) if v != {1: 1}[1]]")
+    assert shell.user_ns["y"] == [0, 2]
+    assert "● ran" in say("%cache store -n other y, z = 1, 2")
+    assert "✓ cached" in say("%cache store -n other y, z = 1, 2")
+    assert (shell.user_ns["y"], shell.user_ns["z"]) == (1, 2)
+
+
+def test_the_content_of_a_file_counts(shell, say, tmp_path, capsys):
+    file, cell = (
+        tmp_path / "data.txt",
+        "%%cache store --file data*.txt\nfrom pathlib import Path\ny = Path('data.txt').read_text()",
+    )
+    for text, mark in [("one", "●"), ("one", "✓"), ("two", "●"), ("one", "✓"), ("two", "✓")]:
+        file.write_text(text)
+        assert mark in say(cell)
+        assert shell.user_ns["y"] == text
+    file.write_text("three")
+    assert "the file data.txt has other content" in say(f"{cell.replace('store', 'store --dry-run')}")
+    file.unlink()
+    shell.run_cell(cell)
+    assert "no file fits 'data*.txt'" in capsys.readouterr().err
+
+
+def test_a_file_that_is_changed_at_once_again(tmp_path):
+    path = tmp_path / "a"
+    seen = set()
+    for number in range(50):  # (as fast as the clock of a file system, or faster)
+        path.write_bytes(bytes([number]))
+        seen.add(digest_files([str(path)])[f"file {path}"])
+    assert len(seen) == 50
+    with pytest.raises(NotStorable, match="is a folder"):
+        digest_files([str(tmp_path)])
+    with pytest.raises(NotFound, match="there is no file"):
+        digest_files([str(tmp_path / "b")])
+
+
+def test_named_inputs_count_and_settle_what_can_not_be_seen(shell, say):
+    for value, mark in [(1, "●"), (1, "✓"), (2, "●")]:
+        shell.user_ns["x"] = value
+        assert mark in say("%%cache store -i x\ny = eval('x')")
+        assert shell.user_ns["y"] == value
+    assert "y" in shell.user_ns
+
+
+def test_a_tag_tells_results_apart(say):
+    steps = [("-V 1", "●"), ("-V 2", "●"), ("-V 1", "✓"), ("", "●"), ("--tag 2", "✓")]
+    for option, mark in steps:
+        assert mark in say(f"%%cache store {option}\ny = 1")
+
+
+def test_results_grow_old(shell, say):
+    cell = "%%cache store {}\ny = 1"
+    say(cell.format(""))
+    store = shell.user_ns["store"]
+    key = next(iter(store.keys_below("cache")))
+    store.update(key, {"created": "2020-01-01T00:00:00+00:00"})
+    assert "✓ cached" in say(cell.format("--ttl 10000d"))
+    assert "would run: the result is too old" in say(cell.format("--dry-run --ttl 1d"))
+    assert "too old" in (text := say(cell.format("--ttl 1d")))
+    assert "● ran" in text
+    assert "✓ cached just now" in say(cell.format(""))
+
+
+def test_what_is_quick_is_not_kept(say):
+    assert "not stored: faster than 5 s" in say("%%cache store --min-time 5s\ny = 1")
+    assert "● ran" in say("%%cache store --min-time 0s\ny = 1")
+    assert "✓ cached" in say("%%cache store --min-time 5s\ny = 1")
+
+
+def test_without_output(say):
+    cell = "%%cache store {}\nprint('loud')\ny = 1"
+    assert "loud" in say(cell.format("--no-output"))
+    assert "loud" not in (text := say(cell.format("--no-output")))
+    assert "✓ cached" in text
+    assert "loud" in (text := say(cell.format("")))
+    assert "● ran" in text
+    assert "loud" in (text := say(cell.format("")))
+    assert "✓ cached" in text
+
+
+def test_arrays_are_protected_unless_copied(shell, capsys):
+    cell = "%%cache store {}\nimport numpy as np\na = np.zeros(3)\nb = a[:2]\nd = {{'k': [np.ones(2)]}}"
+    for _ in range(2):
+        shell.run_cell(cell.format("")).raise_error()
+    for change in ("a[0] = 1", "b += 1", "d['k'][0][0] = 5"):
+        result = shell.run_cell(change)
+        assert isinstance(result.error_in_exec, ValueError)
+        assert f"{change[0]} came from the cache and can't be changed in place" in capsys.readouterr().err
+    shell.run_cell("c = a.copy(); c[0] = 1").raise_error()
+    shell.run_cell(cell.format("--copy")).raise_error()
+    shell.run_cell("a[0] = 1").raise_error()
+    shell.run_cell(cell.format("--copy")).raise_error()
+    assert shell.user_ns["a"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_dry_run_runs_nothing_and_says_why(shell, say):
+    shell.user_ns["x"] = 1
+    cell = "%%cache store {}\ny = x + 1"
+    assert "nothing like this cell is in the cache" in say(cell.format("--dry-run"))
+    assert "y" not in shell.user_ns
+    say(cell.format(""))
+    assert "✓ would hit" in say(cell.format("--dry-run"))
+    shell.user_ns["x"] = 5
+    assert "x: 1 → 5" in say(cell.format("--dry-run"))
+    assert shell.user_ns["y"] == 2
+
+
+# -- commands ---------------------------------------------------------------------------------------
+
+
+def test_why_in_words(shell, say):
+    say("def g(v):\n    return v + 1")
+    say("x = 1")
+    assert "no cell has missed" in say("%cache why")
+    say("%%cache store\ny = g(x)")
+    assert "nothing like this cell" in say("%cache why")
+    assert "nothing has changed" in say("%cache why y")
+    say("def g(v):\n    return v + 2")
+    assert say("%cache why y").splitlines() == ["the code of g changed"]
+    say("%%cache store\ny = g(x)  # again\nz = 3")
+    told = say("%cache why").splitlines()
+    assert told[0] == "the cell itself was edited"
+    assert "    +z = 3" in told
+    assert "the code of g changed" in told
+
+
+def test_listing_and_showing(shell, say):
+    say("x = 41")
+    say("%%cache store -n fit\nimport numpy as np\ny = np.full(3, x + 1)\nprint('hello')")
+    say("%%cache store\nz = 1")
+    listed = say("%cache ls")
+    assert "2 results" in listed
+    assert "fit" in listed
+    assert "y = np.full(3, x + 1)" in listed
+    assert say("%cache") == listed
+    assert "z = 1" not in say("%cache ls y")
+    shown = say("%cache show fit")
+    assert "    print('hello')" in shown
+    assert "x = 41" in shown
+    assert "numpy " in shown
+    assert "2 results" in say("%cache size")
+    assert "0 hits, 2 misses" in say("%cache stats")
+
+
+def test_clearing(shell, say):
+    for name in "abc":
+        say(f"%%cache store\n{name} = 1")
+    assert "deleted 1 result" in say("%cache clear b")
+    assert "deleted 0 results" in say("%cache clear --older 1d")
+    assert "2 results" in say("%cache size")
+    assert "deleted 2 results" in say("%cache clear")
+    assert list(shell.user_ns["store"].keys_below("cache")) == []
+
+
+def test_to_clear_one_of_several_stores_it_must_be_named(shell, say, capsys):
+    say("%%cache store\na = 1")
+    say("%%cache c.h5\na = 1")
+    result = shell.run_cell("%cache clear")
+    assert "name one with --store" in capsys.readouterr().err + str(result.error_in_exec)
+    assert "deleted 1 result" in say("%cache clear --store c.h5")
+    assert "1 result" in say("%cache size store")
+
+
+def test_collecting_what_is_too_much(shell, say):
+    say("import numpy as np")
+    for number in range(3):
+        say(f"%%cache store\na{number} = np.zeros(10_000) + {number}")
+    assert "deleted 1 result" in say("%cache gc --max-size 170kB")
+    assert "a0" not in (listed := say("%cache ls"))
+    assert "a2" in listed
+    assert "deleted 2 results" in say("%cache gc --older 0s")
+
+
+def test_accepting_a_change_of_code(shell, say, capsys):
+    say("def g(v):\n    return v + 1")
+    say("x = 1")
+    say("%%cache store\ny = g(x)")
+    say("def g(v):\n    return 1 + v")
+    assert "accepted: y" in say("%cache accept y")
+    assert "✓ cached" in say("%%cache store\ny = g(x)")
+    say("%%cache store --dry-run\ny = g(x) + 0")
+    assert "accepted: y" in say("%cache accept")
+    assert "✓ cached" in say("%%cache store\ny = g(x) + 0")
+    say("x = 7")
+    say("%%cache store --dry-run\ny = g(x) + 0")
+    result = shell.run_cell("%cache accept")
+    shown = capsys.readouterr().err + str(result.error_in_exec)
+    assert "only changes of code can be accepted" in shown
+
+
+def test_completion(shell, tmp_path):
+    (tmp_path / "fit.h5").touch()
+    shell.user_ns["voltage"] = 1
+
+    def complete(text: str) -> list[str]:
+        with provisionalcompleter():
+            return [found.text for found in shell.Completer.completions(text, len(text))]
+
+    assert "--min-time" in complete("%%cache --m")
+    assert "voltage" in complete("%%cache vol")
+    assert "fit.h5" in complete("%%cache --store fi")
+    assert "accept" in complete("%cache acc")
+
+
+def test_the_help_names_every_option():
+    text = CacheMagics.cache.__doc__
+    assert all(option in text for option in [*OPTIONS, *OPTIONS.values(), *LONG])
+    assert all(f"%cache {verb}" in text or verb == "stats" for verb in COMMANDS)
+    assert "stats" in text
 
 
 # -- in a kernel ------------------------------------------------------------------------------------
@@ -188,7 +435,7 @@ def test_a_damaged_variable_is_computed_again(shell, capsys):
 SETUP = """
 import sys, logging, threading
 from datastore_lab import open_store
-from datastore_lab.notebook.cache_magic import CacheMagics
+from datastore_lab.notebook.caching import CacheMagics
 get_ipython().register_magics(CacheMagics)
 logging.basicConfig(stream=sys.stderr, level="INFO", format="%(message)s")
 from IPython.display import HTML, Image, clear_output, display, update_display

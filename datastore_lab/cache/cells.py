@@ -1,39 +1,60 @@
-"""The results of notebook cells: key, variables and output, in a store.
-
-An entry is the record at ``("cache", "cells", <key>)`` (``"cells.<name>"`` for a named cell): the output of
-the cell as JSON text in bytes, with the attributes of every entry and the cell's source. Its variables are
-records of their own below ``"variables"``.
-"""
+"""What a run of a notebook cell depends on, and what it leaves behind."""
 
 from __future__ import annotations
 
-import ast
-import importlib
 import sys
-import types
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datastore_lab import media
-from datastore_lab.cache import entries, identity
+from datastore_lab.cache import identity
+from datastore_lab.cache.files import digest_files
 from datastore_lab.cache.guards import MISSING
-from datastore_lab.cache.hashing import hexdigest, join
+from datastore_lab.cache.hashing import hexdigest, immutable, join
 from datastore_lab.cache.key import LAYOUT
-from datastore_lab.cache.reading import bound_names
+from datastore_lab.cache.names import WHOLE
 from datastore_lab.cache.walk import Walk
 from datastore_lab.errors import NotFound, NotStorable
 
 if TYPE_CHECKING:
+    from datastore_lab.cache.guards import Guards
     from datastore_lab.cache.reading import Cell
-    from datastore_lab.keys import Key
-    from datastore_lab.store import Store
-
-VARIABLES = "variables"
 
 SHOWN = "value of this cell"
 """The name, which no variable can have, under which the value that the cell showed is kept."""
 
-_NOT_VALUES = ("code of ", "version of ", "docstring of ", "names in ", "imports of ")
+CODE = "code of this cell"
+
+_NOT_VALUES = ("code of ", "version of ", "docstring of ", "names in ", "imports of ", "file ", "tag ")
+
+_OPAQUE = ("eval", "exec", "globals", "__import__")
+"""What reads variables that no one can see in the code: allowed where the user has named them."""
+
+
+class Wish(NamedTuple):
+    """What the user says about a cell, as far as its key hangs on it.
+
+    Attributes
+    ----------
+    name : str, optional
+        Keeps the results of the cell apart from those of others.
+    keep : tuple of str
+        Variables to keep; none means all.
+    inputs : tuple of str
+        Variables that count although the cell does not name them.
+    ignore : tuple of str
+        Names that do not count.
+    files : tuple of str
+        Paths of files whose content counts; may hold ``*`` and ``?``.
+    tag : str, optional
+        Anything else that tells results apart.
+    """
+
+    name: str | None = None
+    keep: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    tag: str | None = None
 
 
 class CellKey(NamedTuple):
@@ -52,233 +73,220 @@ class Result(NamedTuple):
     attrs: dict[str, Any]
 
 
-def cell_key(
-    cell: Cell,
-    namespace: Mapping[str, Any],
-    *,
-    name: str | None = None,
-    keep: Iterable[str] = (),
-    ignore: Iterable[str] = (),
-    quiet: bool = False,
-) -> CellKey:
-    """Give the key of a cell, before it runs.
-
-    Raises
-    ------
-    NotStorable
-        Naming the variable whose content can't be told.
-    """
-    parts = parts_of(cell, namespace, ignore)
-    owner = f"cells.{name}" if name else "cells"
-    about = [LAYOUT, owner, cell.text, repr(quiet), repr(sorted(keep)), repr(sorted(ignore))]
-    pieces = [part for name in sorted(parts) for part in (name, parts[name])]
-    code = hexdigest(cell.text.encode("utf-8", "surrogatepass"))
-    raw = join(b"cell", [piece.encode("utf-8", "surrogatepass") for piece in [*about, *pieces]])
-    return CellKey(owner, hexdigest(raw), {**parts, "code of this cell": code})
-
-
-def parts_of(cell: Cell, namespace: Mapping[str, Any], ignore: Iterable[str] = ()) -> dict[str, str]:
-    """Digest everything that a cell reads: variables, functions, modules, versions."""
-    walk = Walk(ignore, docs=cell.docs)
-    walk.reads(cell.reads, namespace)
-    walk.importing(cell.imports, None)
-    return walk.finish()
-
-
-def mutated(before: Mapping[str, str], after: Mapping[str, str], assigned: Iterable[str]) -> list[str]:
-    """Name what a cell changed in place: values that it reads and that are others after it ran."""
-    own = set(assigned)
-    found = []
-    for part, known in before.items():
-        name = part.removeprefix("__main__.")
-        if not part.startswith(_NOT_VALUES) and name not in own and after.get(part, known) != known:
-            found.append(name)
-    return found
-
-
-def left(
-    cell: Cell,
-    inputs: tuple[Mapping[str, str], Mapping[str, str]],
-    before: Mapping[str, Any],
-    space: Mapping[str, Any],
-    *,
-    keep: Iterable[str],
-    ignore: Container[str],
-    hidden: Container[str],
-) -> list[str]:
-    """Name the variables that a cell leaves behind.
+class Inputs:
+    """Everything that a cell reads, looked at before every run.
 
     Parameters
     ----------
     cell : Cell
-    inputs : tuple of two mappings
-        The parts of what the cell reads, before and after it ran.
-    before, space : mapping
-        The variables before and after.
-    keep : iterable of str
-        The ones wanted; without any all that were assigned, also by what the cell calls.
-    ignore : container of str
-        The ones that are left out unless they are wanted.
-    hidden : container of str
-        Variables of the shell's own.
-
-    Raises
-    ------
-    NotStorable
-        If something could not be restored.
+    wish : Wish
     """
-    stale = [name for name in cell.assumed if name in before and space.get(name) is before[name]]
-    if stale:
-        raise NotStorable(
-            f"{stale[0]!r} may come from before the cell: assign it in front of the loop", key=stale[0]
+
+    def __init__(self, cell: Cell, wish: Wish) -> None:
+        self.cell, self.wish = cell, wish
+        self._known: tuple[Mapping[str, Any], dict[str, str], Guards] | None = None
+
+    def key(self, space: Mapping[str, Any], *, quiet: bool = False) -> CellKey:
+        """Give the key of the cell, before it runs.
+
+        Raises
+        ------
+        NotStorable
+            Naming the variable whose content can't be told.
+        NotFound
+            Naming a file or a variable that was named and is not there.
+        """
+        wish = self.wish
+        parts = self._parts(space) | digest_files(wish.files)
+        owner = f"cells.{wish.name}" if wish.name else "cells"
+        given = [repr(quiet), *(repr(sorted(names)) for names in (wish.keep, wish.inputs, wish.ignore))]
+        pieces = [piece for name in sorted(parts) for piece in (name, parts[name])]
+        raw = join(
+            b"cell",
+            [_raw(piece) for piece in (LAYOUT, owner, self.cell.text, repr(wish.tag), *given, *pieces)],
         )
-    missing = [name for name in keep if name not in space]
-    if missing:
-        raise NotStorable(f"the cell has not assigned {missing[0]!r}", key=missing[0])
-    defined = {name for node in cell.definitions for name in _defined(node)}
-    changed = mutated(*inputs, {*cell.writes, *defined})
-    unseen = [name for name in changed if name not in space]
-    if unseen:
-        raise NotStorable(f"the cell changes {unseen[0]} in place, which can't be restored", key=unseen[0])
-    rebound = [name for name, value in space.items() if before.get(name, MISSING) is not value]
-    others = [name for name in rebound if name not in defined and not _is_own(name, hidden)]
-    assigned = [*(name for name in cell.writes if name in space), *others]
-    wanted = list(keep) or [name for name in assigned if name not in ignore]
-    return list(dict.fromkeys([*wanted, *changed]))
+        tag = {} if wish.tag is None else {"tag of this cell": wish.tag}
+        return CellKey(owner, hexdigest(raw), {**parts, **tag, CODE: hexdigest(_raw(self.cell.text))})
+
+    def _parts(self, space: Mapping[str, Any]) -> dict[str, str]:
+        if self._known is None or self._known[0] is not space or not self._known[2].hold():
+            self._known = (space, *self.walk(space))
+        return self._known[1]
+
+    def walk(self, space: Mapping[str, Any]) -> tuple[dict[str, str], Guards]:
+        """Digest everything that the cell reads: variables, functions, modules, versions."""
+        for name in self.wish.inputs:
+            if name not in space:
+                raise NotFound(f"there is no variable {name!r}, which -i names", key=name)
+        seen = _OPAQUE if self.wish.inputs else ()
+        walk = Walk((*self.wish.ignore, *seen), docs=self.cell.docs)
+        walk.reads({**self.cell.reads, **dict.fromkeys(self.wish.inputs, WHOLE)}, space)
+        walk.importing(self.cell.imports, None)
+        return walk.finish(), walk.guards
+
+    def before(self, space: Mapping[str, Any]) -> Before:
+        """Take down how things are before the cell runs."""
+        parts = self._parts(space)
+        assert self._known is not None
+        guards = self._known[2]
+        functions = [(item[0], dict(vars(item[0])), item[2]) for item in guards.functions]
+        named = {*self.cell.reads, *(part.removeprefix("__main__.") for part in parts)}
+        read = {name: space[name] for name in named if name in space and name not in self.wish.ignore}
+        return Before(dict(space), parts, read, identity.Origins(read), functions, list(guards.sizes))
 
 
-def _defined(statement: ast.stmt) -> Iterable[str]:
-    """Name what a definition binds, the names behind the star of an import included."""
-    names = bound_names(statement)
-    if isinstance(statement, ast.ImportFrom) and "*" in names and statement.module in sys.modules:
-        return vars(sys.modules[statement.module])
-    return names
+class Before(NamedTuple):
+    """How things were before a cell ran.
+
+    Attributes
+    ----------
+    space : dict
+        The variables.
+    parts : dict of str to str
+        Digests of what the cell reads.
+    read : dict
+        The variables among that.
+    origins : Origins
+        Where the objects lie that they hold.
+    functions : list of tuple
+        Every function that it reaches, with its attributes and defaults.
+    sizes : list of tuple
+        The namespace of every local class and module that it reaches, with its size.
+    """
+
+    space: dict[str, Any]
+    parts: dict[str, str]
+    read: dict[str, Any]
+    origins: identity.Origins
+    functions: list[tuple[Any, dict[str, Any], Any]]
+    sizes: list[tuple[Mapping[str, Any], int]]
 
 
-def _is_own(name: str, hidden: Container[str]) -> bool:
-    return name in hidden or (name.startswith("__") and name.endswith("__"))
-
-
-def result(
-    names: list[str],
-    space: Mapping[str, Any],
-    before: Mapping[str, Any],
-    *,
-    reads: Iterable[str],
-    ignore: Iterable[str],
-    shown: tuple[Any, ...],
-) -> Result:
-    """Put together what a cell leaves behind: each object once, and its own value if it was shown."""
-    kept = {name: space[name] for name in names} | ({SHOWN: shown[0]} if shown else {})
-    keyed = {name: before[name] for name in reads if name in before and name not in ignore}
-    twins, in_place = identity.same(kept, {**space, **kept}, keyed)
-    attrs = {"variables": names, "same": twins, "in_place": in_place}
-    return Result({name: value for name, value in kept.items() if name not in twins}, [], attrs)
-
-
-def load(store: Store, key: CellKey) -> Result | None:
-    """Read the result of a cell; None if there is none, or if a part of it is damaged."""
-    place = entries.entry_key(key.owner, key.key)
-    found = entries.fetch(store, place)
-    if found is None:
-        return None
-    variables = {}
-    for name in found.attrs["stored"]:
-        value = entries.fetch(store, (*place, VARIABLES, name))
-        if value is None:
-            return None
-        variables[name] = value.value
-    for name, module in found.attrs["modules"].items():
-        variables[name] = importlib.import_module(module)
-    return Result(variables, media.from_json(found.value.tobytes()), found.attrs)
-
-
-def save(
-    store: Store,
-    key: CellKey,
-    result: Result,
-    optional: Iterable[str] = (),
-) -> int:
-    """Store the result of a cell, all or nothing.
+class Left:
+    """What a cell leaves behind.
 
     Parameters
     ----------
-    store : Store
-    key : CellKey
-    result : Result
-    optional : iterable of str
-        Variables that are left out if they can't be stored.
-
-    Returns
-    -------
-    int
-        Size of variables and output in bytes.
-
-    Raises
-    ------
-    NotStorable
-        Naming the variable; nothing is written.
+    inputs : Inputs
+    before : Before
+    space : mapping
+        The variables afterwards.
+    hidden : container of str
+        Variables of the shell's own.
     """
-    import numpy as np
 
-    place = entries.entry_key(key.owner, key.key)
-    text = np.frombuffer(media.to_json(result.output).encode("utf-8", "surrogatepass"), np.uint8)
-    modules = {
-        name: value.__name__
-        for name, value in result.variables.items()
-        if isinstance(value, types.ModuleType)
-    }
-    with store.transaction():
-        if place in store:
-            store.delete(place)
-        sizes = {}
-        for name, value in result.variables.items():
-            if name not in modules:
-                size = _keep(store, (*place, VARIABLES, name), name, value, optional)
-                sizes.update({} if size is None else {name: size})
-        lost = result.variables.keys() - sizes.keys() - modules.keys()
-        for name, other in result.attrs["same"].items():
-            if other in lost:
-                raise NotStorable(f"the variable {name!r} is {other!r}, which can't be stored", key=name)
-        total = sum(sizes.values())
+    def __init__(
+        self, inputs: Inputs, before: Before, space: Mapping[str, Any], hidden: Container[str] = ()
+    ) -> None:
+        self.inputs, self.before, self.space, self.hidden = inputs, before, space, hidden
+        self.cell, self.wish = inputs.cell, inputs.wish
+
+    def names(self) -> list[str]:
+        """Name the variables that are to be kept.
+
+        Raises
+        ------
+        NotStorable
+            If something could not be restored.
+        """
+        changed = self._changed()
+        self._check(changed)
+        keep = self.wish.keep
+        rebound = [
+            name for name, value in self.space.items() if self.before.space.get(name, MISSING) is not value
+        ]
+        defined = self._defined()
+        others = [name for name in rebound if name not in defined and not self._is_own(name)]
+        assigned = [*(name for name in self.cell.writes if name in self.space), *others]
+        wanted = list(keep) or [name for name in assigned if name not in self.wish.ignore]
+        return list(dict.fromkeys([*wanted, *changed]))
+
+    def deleted(self) -> list[str]:
+        """Name the variables that are no longer there."""
+        return [name for name in (*self.cell.writes, *self.before.space) if name not in self.space]
+
+    def _changed(self) -> list[str]:
+        """Name what the cell changed in place: values that it reads and that are others after it ran."""
+        after, _ = self.inputs.walk(self.space)
+        own = {*self.cell.writes, *self._defined()}
+        found = []
+        for part, known in self.before.parts.items():
+            name = part.removeprefix("__main__.")
+            if not part.startswith(_NOT_VALUES) and name not in own and after.get(part, known) != known:
+                found.append(name)
+        return found
+
+    def _check(self, changed: list[str]) -> None:
+        cell, space = self.cell, self.space
+        stale = [name for name in cell.assumed if _is_same(name, space, self.before.space)]
+        if stale:
+            _refuse(stale[0], "may come from before the cell: assign it in front of the loop")
+        for name in self.wish.keep:
+            if name not in space:
+                raise NotStorable(f"the cell has not assigned {name!r}", key=name)
+        for name in changed:
+            if name not in space:
+                raise NotStorable(f"the cell changes {name} in place, which can't be restored", key=name)
+        self._check_code()
+        for taken in cell.definitions.taken:
+            moved = taken.name in cell.writes and not taken.steady
+            computed = taken.name in cell.writes and not taken.itself and not immutable(space.get(taken.name))
+            if moved or computed or taken.name in changed:
+                raise NotStorable(
+                    f"{taken.by} takes {taken.name!r} as it is where it is defined, and the cell may change"
+                    f" it after that: put the definition of {taken.by} into a cell of its own",
+                    key=taken.by,
+                )
+
+    def _check_code(self) -> None:
+        """Refuse attributes that the cell has given to functions, classes and modules."""
+        for function, known, defaults in self.before.functions:
+            if _others(vars(function), known) or function.__defaults__ is not defaults:
+                name = function.__qualname__
+                raise NotStorable(f"the cell changes the function {name}, which can't be restored", key=name)
+        for space, size in self.before.sizes:
+            if len(space) != size:
+                raise NotStorable(
+                    "the cell gives attributes to a class or a module, or takes some, which can't be restored"
+                )
+
+    def _defined(self) -> set[str]:
+        """Name what definitions bind, the names behind the star of an import included."""
+        found = set(self.cell.definitions.names)
+        for item in self.cell.imports:
+            if () in item.chains and "*" in found and item.module in sys.modules:
+                found.update(vars(sys.modules[item.module]))
+        return found
+
+    def _is_own(self, name: str) -> bool:
+        return name in self.hidden or (name.startswith("__") and name.endswith("__"))
+
+    def result(self, names: list[str], shown: tuple[Any, ...]) -> Result:
+        """Put together what is left behind: each object once, and the cell's own value if it was shown."""
+        kept = {name: self.space[name] for name in names} | ({SHOWN: shown[0]} if shown else {})
+        twins, in_place = identity.same(kept, {**self.space, **kept}, self.before.read)
+        variables = {name: value for name, value in kept.items() if name not in twins}
         attrs = {
-            **result.attrs,
-            "variables": [name for name in result.attrs["variables"] if name not in lost],
-            "shown": SHOWN in sizes or SHOWN in modules or SHOWN in result.attrs["same"],
-            "stored": list(sizes),
-            "modules": modules,
-            "total": total,
-            "parts": key.parts,
+            "variables": names,
+            "same": twins,
+            "in_place": in_place,
+            "ties": self.before.origins.ties(variables, {*names, *self.cell.writes}),
+            "deleted": self.deleted(),
         }
-        return total + entries.keep(store, place, text, attrs)
+        return Result(variables, [], attrs)
 
 
-def _keep(store: Store, place: Key, name: str, value: Any, optional: Iterable[str]) -> int | None:
-    try:
-        return entries.keep(store, place, value, {"variable": name})
-    except NotStorable as error:
-        if name in optional:
-            return None
-        what = f"the variable {name!r} can't be stored; leave it out with '-x {name}', or: {error}"
-        raise NotStorable(what, key=name) from error
+def _is_same(name: str, space: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    return name in before and space.get(name) is before[name]
 
 
-def clear(store: Store) -> int:
-    """Delete the results of all cells; returns how many there were."""
-    owners = [owner for owner in _owners(store) if owner == "cells" or owner.startswith("cells.")]
-    count = sum(1 for owner in owners for _ in entries.listed(store, owner))
-    for owner in owners:
-        store.delete((entries.PREFIX, owner))
-    return count
+def _others(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    return len(now) != len(before) or any(before.get(name, MISSING) is not obj for name, obj in now.items())
 
 
-def listed(store: Store) -> list[tuple[str, dict[str, Any]]]:
-    """List the owners and attributes of all entries, those of functions included."""
-    return [(owner, attrs) for owner in _owners(store) for _, attrs in entries.listed(store, owner)]
+def _refuse(name: str, what: str) -> None:
+    raise NotStorable(f"{name!r} {what}", key=name)
 
 
-def _owners(store: Store) -> list[str]:
-    try:
-        return list(store.children((entries.PREFIX,)))
-    except NotFound:
-        return []
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

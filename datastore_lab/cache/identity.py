@@ -1,18 +1,27 @@
 """Which variables are one and the same object: equal values are not enough where one is changed later.
 
-After ``b = a``, or ``a += 1`` on an array that another variable holds too, a change through one name is seen
-through the other. What comes back from a store is a new object; here it gets its old ties again.
+After ``b = a``, ``b = {"part": a}``, or ``a += 1`` on an array that another variable holds too, a change
+through one name is seen through the other. What comes back from a store is a new object; here it gets its old
+ties again. An object inside another one is named by a path: a variable, then positions in lists and tuples,
+and keys of dictionaries as text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from datastore_lab.cache import chance
 from datastore_lab.cache.guards import MISSING
 from datastore_lab.cache.hashing import immutable
+
+Step: TypeAlias = int | str
+Path: TypeAlias = tuple[Step, ...]
+Tie: TypeAlias = tuple[str, Path, Path]
+"""What lies at the first path is what was at the second one before, as it was (``"is"``) or changed
+(``"in"``), or what is at the second one afterwards (``"out"``)."""
 
 
 def same(
@@ -57,30 +66,115 @@ def same(
     return twins, in_place
 
 
+class Origins:
+    """Where every object that can change lay before a cell ran.
+
+    Parameters
+    ----------
+    inputs : mapping
+        What the cell reads.
+    """
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self._paths: dict[int, Path] = {}
+        self._objects: list[Any] = []  # (so that no other object gets their numbers)
+        for name, value in inputs.items():
+            _visit((name,), value, self._note)
+
+    def _note(self, path: Path, obj: Any) -> bool:
+        if id(obj) in self._paths:
+            return False
+        self._paths[id(obj)] = path
+        self._objects.append(obj)
+        return True
+
+    def ties(self, variables: Mapping[str, Any], changed: Container[str]) -> list[Tie]:
+        """Tell which objects inside variables lay somewhere before, or lie somewhere else too.
+
+        Parameters
+        ----------
+        variables : mapping
+        changed : container of str
+            Inputs that the cell has changed in place.
+
+        Examples
+        --------
+        >>> a = [1]
+        >>> d = {"part": a}
+        >>> origins = Origins({"d": d})
+        >>> a.append(2)
+        >>> origins.ties({"d": d, "e": (a,)}, {"d"})
+        [('in', ('d', "'part'"), ('d', "'part'")), ('in', ('e', 0), ('d', "'part'"))]
+        """
+        found: list[Tie] = []
+        seen: dict[int, Path] = {id(value): (name,) for name, value in variables.items()}
+
+        def note(path: Path, obj: Any) -> bool:
+            if len(path) == 1:
+                return True
+            origin, other = self._paths.get(id(obj)), seen.setdefault(id(obj), path)
+            if origin is not None:
+                found.append(("in" if origin[0] in changed else "is", path, origin))
+            elif other != path and not isinstance(
+                obj, np.ndarray
+            ):  # (arrays that come back can't be changed)
+                found.append(("out", path, other))
+            return other == path and (origin is None or origin[0] in changed)
+
+        for name, value in variables.items():
+            _visit((name,), value, note)
+        return found
+
+
+def _visit(path: Path, value: Any, note: Callable[[Path, Any], bool]) -> None:
+    """Note the objects in a value that can change, with their paths, containers before what they hold."""
+    waiting = [(path, value)]
+    while waiting:
+        path, value = waiting.pop()
+        if not immutable(value) and (isinstance(value, tuple) or note(path, value)):
+            waiting += [((*path, step), item) for step, item in _items(value)][::-1]
+
+
+def _items(value: Any) -> Iterable[tuple[Step, Any]]:
+    if isinstance(value, dict):
+        return [(repr(key), item) for key, item in value.items()]
+    return enumerate(value) if isinstance(value, (list, tuple)) else ()
+
+
 def bind(
     space: dict[str, Any],
     before: Mapping[str, Any],
     variables: Mapping[str, Any],
     twins: Mapping[str, str],
     in_place: Iterable[str],
+    *,
+    ties: Iterable[Tie] = (),
 ) -> None:
     """Bind restored values, such that all who held an object that was changed in place see the change.
 
-    A list, dictionary, set or array is changed itself. Of anything else only the variables that stood for it
-    are bound anew; a container that holds it keeps the old one.
+    A list, dictionary, set, array or generator is changed itself. Anything else is replaced wherever
+    variables, and lists and dictionaries among them, hold it.
     """
-    bound = dict(variables)
+    bound, ties = dict(variables), list(ties)
+    old = [(kind, path, _follow(before, origin)) for kind, path, origin in ties if kind != "out"]
+    for kind, path, obj in sorted(old, key=lambda tie: len(tie[1]), reverse=True):
+        new = _follow(bound, path)
+        if obj is not MISSING and new is not MISSING and (kind == "is" or _changed_into(obj, new)):
+            _put(bound, path, obj)
     for name in in_place:
         if name not in before:
             continue
-        old = before[name]
-        if _changed_into(old, bound[name]):
-            bound[name] = old
+        if _changed_into(before[name], bound[name]):
+            bound[name] = before[name]
         else:
-            bound.update({other: bound[name] for other, value in before.items() if value is old})
+            bound.update({other: bound[name] for other, value in before.items() if value is before[name]})
+            _replace(before.values(), before[name], bound[name])
     space.update(bound)
     for name, other in twins.items():
         space[name] = space[other]
+    for kind, path, twin in ties:
+        if kind == "out" and (target := _follow(space, twin)) is not MISSING:
+            _put(space, path, target)
 
 
 def _changed_into(old: Any, new: Any) -> bool:
@@ -89,10 +183,49 @@ def _changed_into(old: Any, new: Any) -> bool:
     if type(old) in {list, bytearray}:
         old[:] = new
     elif type(old) in {dict, set}:
+        content = new.copy()
         old.clear()
-        old.update(new)
+        old.update(content)
     elif type(old) is np.ndarray and (old.dtype, old.shape) == (new.dtype, new.shape) and old.flags.writeable:
         old[...] = new
     else:
-        return False
+        return chance.follow(old, new)
     return True
+
+
+def _follow(space: Mapping[str, Any], path: Path) -> Any:
+    value: Any = space.get(str(path[0]), MISSING)
+    for step in path[1:]:
+        value = next((item for name, item in _items(value) if name == step), MISSING)
+    return value
+
+
+def _put(space: dict[str, Any], path: Path, obj: Any) -> None:
+    """Put an object where a path leads; the tuples on the way are made anew."""
+    if len(path) == 1:
+        space[str(path[0])] = obj
+        return
+    holder, step = _follow(space, path[:-1]), path[-1]
+    if isinstance(holder, dict):
+        holder[next(key for key in holder if repr(key) == step)] = obj
+    elif isinstance(holder, list) and isinstance(step, int):
+        holder[step] = obj
+    elif isinstance(holder, tuple):
+        items = [obj if number == step else item for number, item in enumerate(holder)]
+        made = type(holder)._make(items) if hasattr(holder, "_make") else tuple(items)
+        _put(space, path[:-1], made)
+
+
+def _replace(values: Iterable[Any], old: Any, new: Any) -> None:
+    """Put one object in the place of another one in all lists and dictionaries among values."""
+    waiting, seen = [value for value in values if isinstance(value, (list, dict))], set()
+    while waiting:
+        holder = waiting.pop()
+        if id(holder) in seen:
+            continue
+        seen.add(id(holder))
+        for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+            if item is old:
+                holder[key] = new
+            elif isinstance(item, (list, dict)):
+                waiting.append(item)

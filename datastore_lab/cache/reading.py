@@ -13,12 +13,11 @@ from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
 from datastore_lab.cache import sources
+from datastore_lab.cache.definitions import Definitions, definitions
 from datastore_lab.cache.scan import Scan
 
 if TYPE_CHECKING:
     from datastore_lab.cache.names import Chains, Import
-
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
 
 class Cell(NamedTuple):
@@ -37,7 +36,7 @@ class Cell(NamedTuple):
     assumed : set of str
         Names whose value is the cell's own only if a loop or ``try`` got as far as assigning them.
     imports : tuple of Import
-    definitions : list of ast.stmt
+    definitions : Definitions
         Imports, functions and classes: run again on a hit, instead of being stored.
     docs : bool
         Whether the cell reads docstrings.
@@ -51,7 +50,7 @@ class Cell(NamedTuple):
     passing: set[str]
     assumed: set[str]
     imports: tuple[Import, ...]
-    definitions: list[ast.stmt]
+    definitions: Definitions
     docs: bool
     seeds: bool
 
@@ -81,11 +80,8 @@ def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], 
     tree = ast.parse(text)
     scan = Scan(known, transform, _codes(text))
     scan.block(tree.body)
-    definitions: list[ast.stmt] = [
-        statement for statement in tree.body if isinstance(statement, _DEFINITIONS)
-    ]
-    rerun = {name for statement in definitions for name in bound_names(statement)} - scan.data
-    writes = [name for name in scan.writes if name not in rerun]
+    defined = definitions(tree, scan.data)
+    writes = [name for name in scan.writes if name not in defined.names]
     reads = {name: frozenset(chains) for name, chains in sorted(scan.reads.items())}
     docs = "__doc__" in text or "getdoc" in text
     return Cell(
@@ -95,26 +91,11 @@ def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], 
         scan.passing - scan.solid,
         scan.relied,
         tuple(scan.imports),
-        definitions,
+        defined,
         docs,
         ".seed" in text
         and any(isinstance(node, ast.Attribute) and node.attr == "seed" for node in ast.walk(tree)),
     )
-
-
-def bound_names(statement: ast.stmt) -> list[str]:
-    """Name what an import, function or class binds.
-
-    Examples
-    --------
-    >>> bound_names(ast.parse("import a.b, c as d").body[0])
-    ['a', 'd']
-    """
-    if isinstance(statement, ast.Import):
-        return [alias.asname or alias.name.partition(".")[0] for alias in statement.names]
-    if isinstance(statement, ast.ImportFrom):
-        return [alias.asname or alias.name for alias in statement.names]
-    return [getattr(statement, "name", "")]
 
 
 def _codes(text: str) -> dict[tuple[str, int], types.CodeType]:

@@ -92,7 +92,7 @@ def load_ipython_extension(ipython: Any) -> None:
     ----------
     ipython : IPython.core.interactiveshell.InteractiveShell
     """
-    from datastore_lab.notebook.cache_magic import CacheMagics
+    from datastore_lab.notebook.caching import CacheMagics
 
     ipython.register_magics(CacheMagics)
     formatter = ipython.display_formatter.mimebundle_formatter

@@ -11,8 +11,10 @@ import base64
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 Item: TypeAlias = dict[str, Any]
 
@@ -65,7 +67,7 @@ class Recorder:
     @contextlib.contextmanager
     def _stream(self, name: str) -> Iterator[None]:
         stream = getattr(sys, name)
-        original = stream.write
+        original, is_tee = stream.write, "write" in getattr(stream, "__dict__", ())
 
         def write(text: str) -> Any:
             self._text(name, text)
@@ -78,7 +80,9 @@ class Recorder:
         try:
             yield
         finally:
-            if getattr(sys, name) is stream:
+            if getattr(sys, name) is stream and is_tee:
+                stream.write = original
+            elif getattr(sys, name) is stream:
                 del stream.write
             else:
                 setattr(sys, name, stream)
@@ -203,13 +207,17 @@ def _show_result(hook: Any, item: Item) -> None:
 @contextlib.contextmanager
 def patched(target: Any, **functions: Any) -> Iterator[None]:
     """Put functions in front of the methods of one object, for a while."""
+    before = {name: vars(target)[name] for name in functions if name in vars(target)}
     for name, function in functions.items():
         setattr(target, name, function)
     try:
         yield
     finally:
         for name in functions:
-            delattr(target, name)
+            if name in before:
+                setattr(target, name, before[name])
+            else:
+                delattr(target, name)
 
 
 def _bundle(data: Mapping[str, Any]) -> dict[str, Any]:
