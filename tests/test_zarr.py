@@ -1,6 +1,5 @@
 """What is particular to the Zarr engine; what all engines share is in the conformance suite."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -427,21 +426,6 @@ def test_a_flush_writes_new_chunks_and_the_last_partial_one_only(engine, path):
     assert zarr.open_array(path / "s" / "x", mode="r")[...].tolist() == list(range(13))
     stream.close({"done": True})
     assert engine.stat(("s",)).meta == {"done": True}
-    assert not list(engine.verify())
-
-
-def test_a_flush_that_is_undone_can_be_repeated(engine):
-    stream = engine.append(("s",), stream_spec(x="<f8", n="<i4"))
-    rows = {"x": np.arange(5.0), "n": np.arange(5)}
-    stream.extend(rows)
-    with contextlib.suppress(NotFound), engine.transaction():
-        stream.flush()
-        assert engine.read(("s",), "x").shape == (5,)
-        engine.delete(("nothing",))
-    assert engine.read(("s",), "x").shape == (0,)
-    stream.extend(rows)
-    stream.close({})
-    assert engine.read(("s",), "n").tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
     assert not list(engine.verify())
 
 

@@ -251,6 +251,14 @@ def link(source: str, target: str) -> None:
     os.link(source, target, follow_symlinks=False)
 
 
+def twin(path: str) -> str:
+    """Give a file a second name beside its own, unless it has that already; returns it."""
+    name = path + "~"
+    if not os.path.lexists(name):
+        link(path, name)
+    return name
+
+
 def make_folder(path: str) -> None:
     """Make one folder."""
     _note("mkdir", path)

@@ -12,11 +12,11 @@ A commit that puts one thing in place needs no log: its rename is the commit. Fo
 is the rename of ``log.new`` to ``log``. After it the renames are carried out, the folders synced, and the
 log removed. Once the log is durable nothing takes it back: what the disk refuses from then on is done by the
 next call. What it refuses before is taken back, by the next call if the disk refuses that, too.
-A take is done if its target is there; a put is done if its source is gone;
-so a log can be carried out again after any interruption. Only where a commit *moves* something, a take's
-target disappears again in the second round: there the log is renamed to ``log.puts`` between the rounds.
-A complete log is carried out at the next opening, leftovers without a log are discarded. The folder
-vanishes when the tree is closed.
+A take is done if its target is there; a put is done if its source is gone, and that of a file may be done
+twice, as its source stays until the end. So a log can be carried out again after any interruption. Only where
+a commit *moves* something, a take's target disappears again in the second round: there the log is renamed to
+``log.puts`` between the rounds. A complete log is carried out at the next opening, leftovers without a log
+are discarded. The folder vanishes when the tree is closed.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ class TreeLog:
                 self._sync(self.home)
         for source, target in plan.puts:
             if os.path.lexists(source):
-                files.rename(source, target)
+                self._put(source, target)
         changed = [
             os.path.dirname(path)
             for path in itertools.chain((s for s, _ in plan.takes), (t for _, t in plan.puts))
@@ -313,9 +313,20 @@ class TreeLog:
         self._sync_all([*changed, self.hold] if plan.takes else changed)
         self.touch()
         files.unlink(puts if moves else log)
-        if plan.takes:  # a log that came back after a power cut would find its takes undone
-            self._sync(self.home)
-            files.empty(self.hold)
+        # a log that came back after a power cut would find its takes undone, or undo what came after it
+        self._sync(self.home)
+        files.empty(self.hold)
+
+    def _put(self, source: str, target: str) -> None:
+        """Put something in place; a file keeps its name in the stage until that in the tree is durable.
+
+        Else a power cut might leave it none. A folder can't have two: there the file system has to take care.
+        """
+        one = source
+        if not os.path.isdir(source):
+            with contextlib.suppress(OSError):  # not every file system gives a file two names
+                one = files.twin(source)
+        files.rename(one, target)
 
     def _sync_all(self, folders: Iterable[str]) -> None:
         if not self.durable:
