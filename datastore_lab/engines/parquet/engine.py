@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab.engines.parquet.append import ParquetAppender
@@ -25,6 +23,7 @@ from datastore_lab.engines.parquet.read import read_array, read_record, verify_n
 from datastore_lab.engines.parquet.repair import repair_node
 from datastore_lab.engines.parquet.tree import Tree, check_place
 from datastore_lab.errors import LabError
+from datastore_lab.folders.engine import FolderEngine
 from datastore_lab.folders.session import Session
 from datastore_lab.keys import Key, check
 from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class ParquetFolderEngine:
+class ParquetFolderEngine(FolderEngine[Changes, ParquetAppender]):
     """A tree of records in a folder, each as Parquet and a description in YAML.
 
     Parameters
@@ -91,24 +90,9 @@ class ParquetFolderEngine:
     ) -> None:
         durable = check_durability(durability)
         self._tree = Tree(os.path.realpath(os.fspath(path)))
-        self._session = Session(self._tree.root, mode, DESCRIPTION, self._tree, durable=durable)
-        self._changes = Changes(self._tree, self._session.log)
-        self._streams: weakref.WeakValueDictionary[Key, ParquetAppender] = weakref.WeakValueDictionary()
-        self._session.open(check_place, self._changes.start, timeout)
-
-    # -- what it is --------------------------------------------------------------------------------
-
-    @property
-    def url(self) -> str:
-        return self._tree.root
-
-    @property
-    def writable(self) -> bool:
-        return self._session.writable
-
-    def revision(self) -> int:
-        self._session.check_open()
-        return self._session.revision()
+        session = Session(self._tree.root, mode, DESCRIPTION, self._tree, durable=durable)
+        super().__init__(session, Changes(self._tree, session.log), ParquetAppender)
+        session.open(check_place, self._changes.start, timeout)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -164,35 +148,7 @@ class ParquetFolderEngine:
                 steps = list(repair_node(self._tree, self._changes, found, accept=accept))
             yield from steps
 
-    # -- changes -----------------------------------------------------------------------------------
-
-    def write(self, key: Key, record: Record) -> None:
-        with self._session.change():
-            self._changes.write(check(key), record)
-            self._streams.pop(check(key), None)  # its rows have no place any more
-
-    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
-        with self._session.change():
-            self._changes.update(check(key), meta, drop)
-
-    def move(self, old: Key, new: Key) -> None:
-        with self._session.change():
-            self._changes.move(check(old), check(new))
-
-    def delete(self, key: Key) -> None:
-        with self._session.change():
-            self._changes.delete(check(key))
-
-    def append(self, key: Key, spec: Stat) -> ParquetAppender:
-        with self._session.lock:
-            with self._session.change():
-                self._changes.begin(check(key), spec)
-                self._streams[check(key)] = appender = ParquetAppender(self, check(key), spec)
-            self._session.when_undone(appender.growth.undo)
-        return appender
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._session.transaction()
+    # -- changes ---------------------------------------------------------------------------------
 
     def compact(self) -> int:
         """Join what recordings have left in several files, and give back what was left of dead writers."""

@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import functools
 import os
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab.engines.zarr.append import ZarrAppender
@@ -34,6 +32,7 @@ from datastore_lab.engines.zarr.read import read_array
 from datastore_lab.engines.zarr.recent import FolderTree
 from datastore_lab.engines.zarr.repair import mend
 from datastore_lab.engines.zarr.verify import Finding, findings
+from datastore_lab.folders.engine import FolderEngine
 from datastore_lab.folders.session import Session
 from datastore_lab.keys import Key, check
 from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability, gather
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class ZarrEngine:
+class ZarrEngine(FolderEngine[Changes, ZarrAppender]):
     """A tree of records in a folder, in Zarr's format of version 3.
 
     Parameters
@@ -90,24 +89,9 @@ class ZarrEngine:
     ) -> None:
         durable = check_durability(durability)
         self._tree = FolderTree(FolderPlace(os.path.realpath(os.fspath(path))))
-        self._session = Session(self._tree.root, mode, METADATA, self._tree, durable=durable)
-        self._changes = Changes(self._tree, self._session.log)
-        self._streams: weakref.WeakValueDictionary[Key, ZarrAppender] = weakref.WeakValueDictionary()
-        self._session.open(check_place, self._changes.start, timeout)
-
-    # -- what it is --------------------------------------------------------------------------------
-
-    @property
-    def url(self) -> str:
-        return self._tree.root
-
-    @property
-    def writable(self) -> bool:
-        return self._session.writable
-
-    def revision(self) -> int:
-        self._session.check_open()
-        return self._session.revision()
+        session = Session(self._tree.root, mode, METADATA, self._tree, durable=durable)
+        super().__init__(session, Changes(self._tree, session.log), ZarrAppender)
+        session.open(check_place, self._changes.start, timeout)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -171,35 +155,7 @@ class ZarrEngine:
                 done = mend(self._changes, found, accept=accept)
             yield done
 
-    # -- changes -----------------------------------------------------------------------------------
-
-    def write(self, key: Key, record: Record) -> None:
-        with self._session.change():
-            self._changes.write(check(key), record)
-            self._streams.pop(check(key), None)  # its rows have no place any more
-
-    def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
-        with self._session.change():
-            self._changes.update(check(key), meta, drop)
-
-    def move(self, old: Key, new: Key) -> None:
-        with self._session.change():
-            self._changes.move(check(old), check(new))
-
-    def delete(self, key: Key) -> None:
-        with self._session.change():
-            self._changes.delete(check(key))
-
-    def append(self, key: Key, spec: Stat) -> ZarrAppender:
-        with self._session.lock:
-            with self._session.change():
-                self._changes.begin(check(key), spec)
-                self._streams[check(key)] = appender = ZarrAppender(self, check(key), spec)
-            self._session.when_undone(appender.growth.undo)
-        return appender
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._session.transaction()
+    # -- changes ---------------------------------------------------------------------------------
 
     def compact(self) -> int:
         with self._session.change():
