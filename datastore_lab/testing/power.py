@@ -6,17 +6,19 @@
 - ``torn``: the same, the last write cut short;
 - ``lost``: of what was not synced, neither the bytes nor the names;
 - ``early``: all names, but of the bytes only what was synced;
-- ``some``: all names or only the synced ones, and of the writes that were not synced some, chosen at random.
+- ``some``: of the writes and of the changes of names that were not synced some, chosen at random.
 
 After each change the first is tried, after each write the second, too, and one of the others, in turn.
 
-A name is durable when its folder was synced, the bytes of a file when the file was: what POSIX promises.
-What was renamed from one folder to another is never in both or in neither, as on every file system with a
-journal.
+A name is durable when its folder was synced, the bytes of a file when the file was: what POSIX promises. So
+a file that was renamed from one folder to another may, until both were synced, be in both or in neither.
+Only a folder is always in one of them: no file system lets it have two names, and those with a journal write
+both changes as one. A renaming in one folder happens as a whole or not at all.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -84,8 +86,25 @@ class _Folder:
     """Names that are in the folder, and those that will be after a power cut."""
 
     def __init__(self) -> None:
-        self.names: dict[str, _File | _Folder] = {}
-        self.synced: dict[str, _File | _Folder] = {}
+        self.names: _Names = {}
+        self.synced: _Names = {}
+
+
+_Names = dict[str, _File | _Folder]
+
+
+class _Entry(NamedTuple):
+    """A change of one name in a folder: what it means from then on, None for nothing."""
+
+    folder: _Folder
+    name: str
+    node: _File | _Folder | None
+
+    def put(self, names: _Names) -> None:
+        if self.node is None:
+            names.pop(self.name, None)
+        else:
+            names[self.name] = self.node
 
 
 class Disk:
@@ -94,6 +113,7 @@ class Disk:
     def __init__(self) -> None:
         self._root = _Folder()
         self._folders = [self._root]
+        self._since: list[list[_Entry]] = []  # of names, not synced; each as a whole
 
     def _find(self, path: str) -> _File | _Folder | None:
         node: _File | _Folder | None = self._root
@@ -101,12 +121,18 @@ class Disk:
             node = node.names.get(part) if isinstance(node, _Folder) else None
         return node
 
-    def _above(self, path: str) -> tuple[dict[str, _File | _Folder], str]:
+    def _above(self, path: str) -> tuple[_Folder, str]:
         folder, _, name = path.rpartition("/")
         above = self._find(folder)
         if not isinstance(above, _Folder):
             raise AssertionError(f"{path!r} lies in no folder that was seen to be made")  # noqa: TRY004
-        return above.names, name
+        return above, name
+
+    def _name(self, *entries: _Entry) -> None:
+        """Change names, as a whole."""
+        for entry in entries:
+            entry.put(entry.folder.names)
+        self._since.append(list(entries))
 
     def apply(self, change: Change) -> None:
         """Make a change; what happens to a file without a name concerns nobody."""
@@ -117,14 +143,17 @@ class Disk:
         elif change.kind in {"sync", "sync all"}:
             self._sync(node if change.kind == "sync" else self._root, whole=change.kind == "sync all")
         elif change.kind in {"create", "mkdir"}:
-            names, name = self._above(change.path)
-            made = names.setdefault(name, _File() if change.kind == "create" else _Folder())
-            if isinstance(made, _Folder) and made not in self._folders:
-                self._folders.append(made)
+            self._create(*self._above(change.path), _File() if change.kind == "create" else _Folder())
         elif change.kind in {"unlink", "rmdir", "rename", "link"}:
             self._rename(change)
         elif change.kind != "mark":
             raise AssertionError(f"can't follow a {change.kind!r} of {change.path!r}")
+
+    def _create(self, folder: _Folder, name: str, made: _File | _Folder) -> None:
+        if name not in folder.names:
+            self._name(_Entry(folder, name, made))
+            if isinstance(made, _Folder):
+                self._folders.append(made)
 
     def _sync(self, node: _File | _Folder | None, *, whole: bool) -> None:
         if whole:
@@ -135,6 +164,7 @@ class Disk:
             node.sync()
 
     def _sync_all(self) -> None:
+        self._since.clear()
         for folder in self._folders:
             folder.synced = dict(folder.names)
             for node in folder.names.values():
@@ -142,37 +172,47 @@ class Disk:
                     node.sync()
 
     def _sync_names(self, folder: _Folder) -> None:
-        """Make the names in a folder durable, and with them the other end of every renaming."""
-        come = [node for node in folder.names.values() if node not in folder.synced.values()]
-        gone = [node for node in folder.synced.values() if node not in folder.names.values()]
-        for other in self._folders:
-            for name in [name for name, node in other.synced.items() if node in come]:
-                if other.names.get(name) is not other.synced[name]:
-                    del other.synced[name]
-            other.synced.update({name: node for name, node in other.names.items() if node in gone})
-        folder.synced = dict(folder.names)
+        """Make the names in a folder durable, and what happens together with them elsewhere."""
+        waiting, self._since = self._since, []
+        for entries in waiting:
+            if any(entry.folder is folder for entry in entries):
+                for entry in entries:
+                    entry.put(entry.folder.synced)
+                    self._forget(entry)
+            else:
+                self._since.append(entries)
+
+    def _forget(self, later: _Entry) -> None:
+        """Forget what was to become of a name before it became something else for certain."""
+        for number, entries in enumerate(self._since):
+            self._since[number] = [e for e in entries if (e.folder, e.name) != (later.folder, later.name)]
 
     def _rename(self, change: Change) -> None:
-        names, name = self._above(change.path)
-        node = names[name] if change.kind == "link" else names.pop(name)
-        if change.kind in {"rename", "link"}:
-            names, name = self._above(change.target)
-            names[name] = node
+        folder, name = self._above(change.path)
+        node = folder.names[name]
+        gone = [] if change.kind == "link" else [_Entry(folder, name, None)]
+        come = [] if change.kind in {"unlink", "rmdir"} else [_Entry(*self._above(change.target), node)]
+        together = isinstance(node, _Folder) or not come or come[0].folder is folder
+        for entries in [[*gone, *come]] if together else [gone, come]:
+            self._name(*entries)
 
-    def files(self, *, names: bool = True, keep: Callable[[], bool] = lambda: True) -> Files:
+    def files(
+        self, *, names: Callable[[], bool] = lambda: True, keep: Callable[[], bool] = lambda: True
+    ) -> Files:
         """Give all paths: bytes of a file, None for a folder.
 
         Parameters
         ----------
-        names : bool
-            Whether names survive that were not synced.
+        names : callable
+            Asked for every change of a name that was not synced.
         keep : callable
             Asked for every write that was not synced.
         """
         found: Files = {}
+        inside = self._names(names)
 
         def walk(folder: _Folder, prefix: str) -> None:
-            for name, node in (folder.names if names else folder.synced).items():
+            for name, node in inside[folder].items():
                 if isinstance(node, _Folder):
                     found[prefix + name] = None
                     walk(node, f"{prefix}{name}/")
@@ -181,6 +221,20 @@ class Disk:
 
         walk(self._root, "")
         return found
+
+    def _names(self, keep: Callable[[], bool]) -> dict[_Folder, _Names]:
+        """Give the names in all folders; where a change of a name is kept, those of it before are, too."""
+        inside = {folder: dict(folder.synced) for folder in self._folders}
+        kept: list[list[_Entry]] = []
+        needed: set[tuple[_Folder, str]] = set()
+        for entries in reversed(self._since):
+            touched = {(entry.folder, entry.name) for entry in entries}
+            if keep() or touched & needed:
+                kept.append(entries)
+                needed |= touched
+        for entry in itertools.chain.from_iterable(reversed(kept)):
+            entry.put(inside[entry.folder])
+        return inside
 
     def torn(self, change: Change, length: int) -> Files:
         """Give all paths, the last write of a file cut short."""
@@ -247,8 +301,9 @@ def _variants(disk: Disk, change: Change, chance: random.Random) -> Iterator[tup
 def _cut(disk: Disk, how: str, chance: random.Random) -> Files:
     """Give what a power cut leaves, where a process that dies would leave more."""
     if how == "some":
-        return disk.files(names=chance.random() < 0.7, keep=lambda: chance.random() < 0.5)
-    return disk.files(names=how == "early", keep=lambda: False)
+        share = chance.choice([0.2, 0.5, 0.8])  # of what has not to be there, what is
+        return disk.files(names=lambda: chance.random() < share, keep=lambda: chance.random() < 0.5)
+    return disk.files(names=lambda: how == "early", keep=lambda: False)
 
 
 class Place:
