@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datastore_lab.engines.hdf5 import HDF5Engine, pages
+from datastore_lab.engines.hdf5 import HDF5Engine, pages, space
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import LabError
 from datastore_lab.records import Record
@@ -222,26 +222,31 @@ def test_full_disk_ends_in_an_error_and_not_in_a_crash(folder, limit):
     read_everything(path)
 
 
-def test_crash_while_a_file_is_compacted_or_replaced(folder):
+def delete_one(engine, _streams):
+    engine.delete(next(iter(engine.keys())))
+
+
+def test_crash_while_a_file_is_compacted_or_replaced(folder, monkeypatch):
+    """By hand, on its own when it is closed, and by opening it to start empty."""
+    monkeypatch.setattr(space, "LEAST", 1)
     steps = crash.operations(12, seed=3)
-    disk, engine, streams = crash.RecordingDisk(), None, {}
+    disk, streams, promised = crash.RecordingDisk(), {}, [{}]
     path = folder / "store.h5"
     crash.put({}, folder)
-    promised = [{}]
-    engine = HDF5Engine(path, disk=disk)
-    for number, act in enumerate(
-        [*steps, HDF5Engine.compact, steps[0], HDF5Engine.close, "replace", steps[1]]
-    ):
+    engine = HDF5Engine(path, disk=disk, compact_above=0)
+    acts = [*steps, HDF5Engine.compact, steps[0], delete_one, HDF5Engine.close, "replace", steps[1]]
+    for number, act in enumerate(acts):
         disk.mark("begun", number + 1)
         if act == "replace":
             engine, streams = HDF5Engine(path, "w", disk=disk), {}
         elif act in (HDF5Engine.compact, HDF5Engine.close):
+            streams.clear()
             act(engine)
         else:
             act(engine, streams)
         disk.mark("done", number + 1)
         promised.append(promised[-1] if act is HDF5Engine.close else crash.digest(engine))
     engine.close()
-    assert sum(event.kind == "replace" for event in disk.events) == 3
+    assert sum(event.kind == "replace" for event in disk.events) == 4
     for state in crash.states(disk.events, share=0.1):
         check(state, promised, folder)

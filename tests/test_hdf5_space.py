@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import subprocess
 import sys
 import textwrap
+import zlib
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from datastore_lab.engines.hdf5 import HDF5Engine
-from datastore_lab.errors import BadKey, Corrupt, Foreign, LabError
+from datastore_lab import open_store
+from datastore_lab.engines.hdf5 import HDF5Engine, space
+from datastore_lab.errors import BadKey, Corrupt, EngineError, Foreign, LabError
 from datastore_lab.keys import DEEPEST
-from datastore_lab.records import Record
+from datastore_lab.records import ArrayInfo, Record, Stat
+from datastore_lab.testing import crash
 
 
 @pytest.fixture
@@ -121,6 +128,48 @@ def test_a_small_file_that_declares_much_is_refused_before_memory_is_asked_for(p
     engine.close()
 
 
+PACKINGS = [{}, {"chunks": (500,)}, {"chunks": (500,), "compression": 9, "shuffle": True}]
+
+
+@pytest.mark.parametrize("packing", PACKINGS, ids=["one piece", "chunks", "packed chunks"])
+def test_texts_that_all_refer_to_one_are_refused_before_memory_is_asked_for(path, packing):
+    with h5py.File(path, "w") as file:
+        for name in ("texts", "whole"):
+            texts = file.create_dataset(
+                name, (2000,), h5py.string_dtype(), **(packing if name == "texts" else {})
+            )
+            texts[:] = ["x" * (1 << 20)] + [""] * 1999
+        few = file.create_dataset(
+            "few", (3,), h5py.string_dtype(), **{**packing, **({"chunks": (2,)} if packing else {})}
+        )
+        few[:] = ["one", "", "three"]
+    point_all_to_the_first(path, packing)
+    engine = HDF5Engine(path, "r")
+    with pytest.raises(Foreign, match="in parts"):
+        engine.read((), "texts")
+    assert any(problem.name == "texts" and "would take" in problem.what for problem in engine.verify())
+    assert engine.read((), "texts", (slice(3, 5),)).tolist() == ["x" * (1 << 20)] * 2
+    assert engine.read((), "few").tolist() == ["one", "", "three"]
+    engine.close()
+
+
+def point_all_to_the_first(path, packing):
+    """Write the reference to the first text of ``whole`` over all of ``texts``."""
+    with h5py.File(path) as file:
+        source, target = (
+            file[name].id.get_offset() if file[name].chunks is None else 0 for name in ("whole", "texts")
+        )
+    raw = path.read_bytes()[source : source + 16] * 500
+    if "compression" in packing:
+        raw = zlib.compress(raw)
+    with path.open("r+b") as file:
+        file.seek(target)
+        file.write(b"" if packing else raw * 4)
+    with h5py.File(path, "r+") as file:
+        for at in range(0, 2000 if packing else 0, 500):
+            file["texts"].id.write_direct_chunk((at,), raw, 1 if "shuffle" in packing else 0)
+
+
 def test_an_array_of_ours_that_claims_to_be_longer_than_the_file(path):
     engine = HDF5Engine(path)
     engine.write(("a",), record(1, 5000))
@@ -174,4 +223,157 @@ def test_children_can_change_while_they_are_listed(path):
     engine.delete(("450",))
     engine.write(("new",), record(1))
     assert [*page, *names] == [str(number) for number in range(500) if number != 450]
+    engine.close()
+
+
+@pytest.fixture
+def little(monkeypatch):
+    """Files of any size are worth compacting."""
+    monkeypatch.setattr(space, "LEAST", 100_000)
+
+
+def dying(path, **options):
+    """A store most of which is dead."""
+    engine = HDF5Engine(path, **options)
+    engine.write(("kept",), record(7, 10_000))
+    for turn in range(3):
+        engine.write(("replaced",), record(turn, 50_000))
+    engine.write(("group", "deleted"), record(1, 50_000))
+    engine.delete(("group",))
+    return engine
+
+
+def test_closing_gives_back_what_is_mostly_dead(path, little):
+    dying(path, compact_above=None).close()
+    assert path.stat().st_size > 1_600_000
+    assert dead(path) > 1_200_000
+    HDF5Engine(path).close()
+    assert path.stat().st_size < 600_000
+    assert dead(path) == 0
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+    engine = HDF5Engine(path, "r")
+    assert list(engine.verify()) == []
+    assert set(engine.children()) == {"kept", "replaced"}
+    assert engine.read(("replaced",), "data").tolist() == [2] * 50_000
+    engine.close()
+
+
+def dead(path):
+    with h5py.File(path) as file:
+        return int(file.attrs.get("lab_dead", 0))
+
+
+@pytest.mark.parametrize(("share", "given_back"), [(0.9, False), (0.5, True), (0, True), (None, False)])
+def test_the_share_that_has_to_be_dead(path, little, share, given_back):
+    dying(path, compact_above=share).close()
+    assert (path.stat().st_size < 600_000) == given_back
+
+
+def test_a_little_is_not_worth_writing_a_file_anew(path):
+    dying(path, compact_above=0).close()
+    assert path.stat().st_size > 1_600_000
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_that_is_none_is_refused(path, share):
+    with pytest.raises(ValueError, match="compact_above"):
+        open_store(path, compact_above=share)
+
+
+def test_what_was_undone_is_not_counted_as_dead(path):
+    engine = HDF5Engine(path)
+    engine.write(("a",), record(1, 50_000))
+    with pytest.raises(ZeroDivisionError):
+        delete_and_fail(engine)
+    engine.close()
+    assert dead(path) == 0
+
+
+def delete_and_fail(engine):
+    with engine.transaction():
+        engine.delete(("a",))
+        raise ZeroDivisionError
+
+
+def test_readers_are_not_disturbed_when_a_file_is_written_anew(path, little):
+    engine = dying(path)
+    reader = HDF5Engine(path, "r")
+    with h5py.File(path) as file:
+        offset = file["kept/data"].id.get_offset()
+    mapped = np.memmap(path, "i8", "r", offset, (10_000,))
+    assert reader.read(("kept",), "data").sum() == 70_000
+    before = reader.revision()
+    engine.close()
+    assert path.stat().st_size < 600_000
+    assert mapped.tolist() == [7] * 10_000
+    assert reader.read(("kept",), "data").tolist() == [7] * 10_000
+    assert reader.revision() > before
+    reader.close()
+
+
+def test_an_open_stream_and_an_open_transaction_keep_a_file_as_it_is(path, little):
+    engine = dying(path)
+    stream = engine.append(("run",), Stat("stream", {"v": ArrayInfo("<i8", (0,), ("time",), 0, None)}, {}))
+    engine.close()
+    assert path.stat().st_size > 1_600_000
+    del stream
+    engine = HDF5Engine(path)
+    with pytest.raises(EngineError, match="closed inside"), engine.transaction():
+        engine.close()
+    assert path.stat().st_size > 1_600_000
+
+
+def test_a_file_that_compacting_would_harm_is_tried_once(path, little, monkeypatch):
+    engine = dying(path, compact_above=None)
+    engine.close()
+    with h5py.File(path, "r+") as file:
+        file["soft"] = h5py.SoftLink("/kept")
+    size = path.stat().st_size
+    HDF5Engine(path).close()
+    assert path.stat().st_size >= size
+    monkeypatch.setattr(HDF5Engine, "compact", None)  # is not called again
+    HDF5Engine(path).close()
+
+
+def test_closing_never_fails_for_want_of_room(path, little, monkeypatch):
+    engine = dying(path)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    engine.close()
+    assert path.stat().st_size > 1_600_000
+    assert dead(path) > 1_200_000
+
+
+@pytest.mark.parametrize("forever", [False, True])
+def test_closing_never_fails_if_the_disk_does(tmp_path, little, forever):
+    for at in itertools.count():
+        path = tmp_path / f"{at}.h5"
+        disk = crash.FailingDisk(at, errno.ENOSPC, forever=forever)
+        engine = dying(path, disk=disk)
+        disk.arm()
+        engine.close()
+        assert {item.name for item in tmp_path.glob(f"{at}.h5*")} <= {path.name, f"{path.name}-journal"}
+        engine = HDF5Engine(path, compact_above=None)
+        assert engine.read(("kept",), "data").tolist() == [7] * 10_000
+        assert set(engine.children()) == {"kept", "replaced"}
+        assert list(engine.verify()) == []
+        engine.close()
+        path.unlink()
+        if not disk.failed:
+            break
+    assert at > 5
+
+
+def test_what_was_deleted_may_be_damaged(path):
+    engine = HDF5Engine(path)
+    engine.write(("a",), record(1, 5000))
+    engine.close()
+    with h5py.File(path) as file:
+        address = h5py.h5o.get_info(file["a"].id).addr
+    with path.open("r+b") as file:
+        file.seek(address)
+        file.write(b"nothing")
+    engine = HDF5Engine(path)
+    with contextlib.suppress(LabError):
+        engine.delete(("a",))
+    engine.write(("b",), record(1))
     engine.close()

@@ -313,9 +313,9 @@ class MemoryAppender:
         self._engine, self._key = engine, key
         self._waiting: list[Mapping[str, NDArray[Any]]] = []
         self._buffers = dict(node.arrays)
-        self._written = node.written
         self._length = 0
         self.growth = Growth(key, engine.url)
+        self.growth.mark = node.written
         engine._when_undone(self.growth.undo)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
@@ -330,12 +330,8 @@ class MemoryAppender:
             self.growth.check_standing()
             if not self._waiting and self._engine._find(self._key) is None:
                 return
+            self._check_place()
             node = self._engine._node(self._key)  # a transaction that was undone has put another one there
-            if node.written != self._written:  # also when another record was moved to its key
-                raise EngineError(
-                    f"{show(self._key)!r} was replaced under the open stream; append to another key",
-                    key=self._key,
-                )
             for block in self._waiting:
                 self._add(block)
             self._waiting.clear()
@@ -349,9 +345,14 @@ class MemoryAppender:
             self.growth.check_standing()
             if self.growth.closed:
                 return
+            self._check_place()
             self.flush()
             self._engine.update(self._key, meta)
             self.growth.closed = True
+
+    def _check_place(self) -> None:
+        node = self._engine._find(self._key)
+        self.growth.check_place(node and node.written)
 
     def _add(self, block: Mapping[str, NDArray[Any]]) -> None:
         count = len(next(iter(block.values()), ()))

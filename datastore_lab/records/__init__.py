@@ -8,8 +8,10 @@ back. This module needs nothing but the standard library.
 from __future__ import annotations
 
 from datastore_lab.records.checks import (
+    COMPACT_ABOVE,
     DURABILITIES,
     MOST_AXES,
+    check_compact_above,
     check_durability,
     check_record,
     check_rows,
@@ -51,6 +53,7 @@ __all__ = [
     "ARRAY_ATTRIBUTES",
     "BESIDE",
     "CODEC_STATE",
+    "COMPACT_ABOVE",
     "DURABILITIES",
     "GROUP",
     "MOST_AXES",
@@ -71,6 +74,7 @@ __all__ = [
     "Stat",
     "Traits",
     "Writer",
+    "check_compact_above",
     "check_durability",
     "check_record",
     "check_rows",

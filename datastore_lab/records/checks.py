@@ -18,6 +18,22 @@ MOST_AXES = 32
 DURABILITIES = ("disk", "process")
 """What a commit survives: a power cut, or only the end of the process."""
 
+COMPACT_ABOVE = 0.5
+"""Share of a store that may be dead before it is compacted on its own when it is closed."""
+
+
+def check_compact_above(share: float | None) -> float | None:
+    """Give the share as it is.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor between 0 and 1.
+    """
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"compact_above {share!r} is no share between 0 and 1; None turns it off")
+    return share
+
 
 def check_durability(durability: str) -> bool:
     """Say whether a commit has to be synced to the disk.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datastore_lab.errors import EngineError
+from datastore_lab.errors import EngineError, NotFound
 from datastore_lab.keys import show
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class Growth:
     Attributes
     ----------
     closed : bool
+    mark : object
+        What tells the record from any other that may come to its key.
     """
 
     def __init__(self, key: Key, url: str) -> None:
@@ -33,6 +35,7 @@ class Growth:
         self._key = key
         self._undone = False
         self.closed = False
+        self.mark: object = None
 
     def undo(self) -> None:
         """Take note that a transaction was undone in which rows were flushed, or it was begun or closed."""
@@ -52,6 +55,39 @@ class Growth:
                 "there, and append to another key",
                 key=self._key,
             )
+
+    def check_place(self, found: object) -> None:
+        """Refuse to go on if what is at the key is not the record that grew there.
+
+        Parameters
+        ----------
+        found : object
+            The mark of what is there, None if there is nothing.
+
+        Raises
+        ------
+        NotFound, EngineError
+        """
+        if found is None:
+            raise self.gone()
+        if found != self.mark:
+            raise self.replaced()
+
+    def gone(self) -> NotFound:
+        """Make the error for a record that is not there any more."""
+        return NotFound(
+            f"{self._what} is not there any more: it was deleted or moved while it was being written. Where "
+            "it was moved to it has the rows up to the last flush; append what is to come to another key",
+            key=self._key,
+        )
+
+    def replaced(self) -> EngineError:
+        """Make the error for another record in the place of the one that grew."""
+        return EngineError(
+            f"{self._what} is another record now: the one that was being written was deleted, moved or "
+            "replaced. Nothing was added to it; append to another key",
+            key=self._key,
+        )
 
     def check(self) -> None:
         """Refuse rows if the record has ended.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.errors import EngineError, LabError
-from datastore_lab.records import check_durability
+from datastore_lab.records import COMPACT_ABOVE, check_compact_above, check_durability
 from datastore_lab.registry import DATABASES, ENGINES, SUFFIXES
 from datastore_lab.store.mapping import Store
 from datastore_lab.store.sharing import alone, share
@@ -25,7 +26,12 @@ _PASSWORD = re.compile(r"//[^/]*@")
 
 
 def open_store(
-    path: str | os.PathLike[str], mode: str = "a", *, timeout: float = 0.0, durability: str = "disk"
+    path: str | os.PathLike[str],
+    mode: str = "a",
+    *,
+    timeout: float = 0.0,
+    durability: str = "disk",
+    compact_above: float | None = COMPACT_ABOVE,
 ) -> Store:
     """Open a place where the lab keeps things.
 
@@ -43,6 +49,9 @@ def open_store(
         How long to wait for another process that has the place open for writing, in seconds.
     durability : {"disk", "process"}
         What a change survives once it has returned: a power cut, or (faster) only the end of the process.
+    compact_above : float or None, default 0.5
+        An HDF5 file of which more than this share, and at least 64 MB, is the space of what was deleted is
+        compacted when it is closed; None leaves that to `Store.compact`. Of no effect on other formats.
 
     Returns
     -------
@@ -79,10 +88,12 @@ def open_store(
     if scheme and scheme[1].lower() != "file":
         name = scheme[1].lower().partition("+")[0]  # what follows the plus is the driver of a database
         address = text if name in DATABASES else text[scheme.end() :]
-        engine = _engine_class(DATABASES.get(name, name), text)(address, mode, **options)
+        engine_class = _engine_class(DATABASES.get(name, name), text)
+        engine = engine_class(address, mode, **options, **_space(engine_class, compact_above))
         return Store(engine) if name == "memory" else alone(engine, mode)
     place, name = _recognised(_from_file_url(text) if scheme else text)
-    return share(ENGINES.load(name), place, mode, options)
+    engine_class = ENGINES.load(name)
+    return share(engine_class, place, mode, {**options, **_space(engine_class, compact_above)})
 
 
 def reopen(url: str, mode: str, prefix: Key) -> Store:
@@ -96,6 +107,14 @@ def _options(timeout: float, durability: str) -> dict[str, Any]:
     check_durability(durability)
     given: dict[str, Any] = {"timeout": timeout} if timeout else {}
     return given if durability == "disk" else {**given, "durability": durability}
+
+
+def _space(engine_class: Any, compact_above: float | None) -> dict[str, Any]:
+    """Give the option for engines that have it: the others keep no dead space."""
+    if check_compact_above(compact_above) == COMPACT_ABOVE:
+        return {}
+    known = inspect.signature(engine_class).parameters
+    return {"compact_above": compact_above} if "compact_above" in known else {}
 
 
 def _as_text(path: Any) -> str:

@@ -21,7 +21,7 @@ from datastore_lab.engines.hdf5 import (
     sums,
     types,
 )
-from datastore_lab.errors import AlreadyExists, EngineError, NotFound
+from datastore_lab.errors import AlreadyExists
 from datastore_lab.keys import Key, show
 from datastore_lab.records import GROUP, ArrayInfo, Growth, Record, Stat, check_record, check_rows
 
@@ -38,7 +38,7 @@ _WAITING = 16 << 20
 """Rows are written and committed without being asked once they take this many bytes."""
 
 
-def begin(engine: HDF5Engine, root: Any, key: Key, spec: Stat) -> None:
+def begin(engine: HDF5Engine, root: Any, key: Key, spec: Stat) -> HDF5Appender:
     """Make the record, without rows."""
     empty = {
         name: np.empty((0, *info.shape[1:]), dtypes.parse(info.dtype)) for name, info in spec.arrays.items()
@@ -51,19 +51,22 @@ def begin(engine: HDF5Engine, root: Any, key: Key, spec: Stat) -> None:
         raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
     layout.check_free(root, key, {*empty, *(dim for own in named.values() for dim in own)})
     with engine._atomic():
-        _put(layout.make(root, key, bare=True), spec, empty, named)
+        birth = _put(layout.make(root, key, bare=True), spec, empty, named)
+    return HDF5Appender(engine, key, spec, birth)
 
 
 def _put(
     group: Any, spec: Stat, empty: Mapping[str, NDArray[Any]], named: Mapping[str, tuple[str, ...]]
-) -> None:
+) -> str:
     for name, array in empty.items():
         dataset = _create(group, array, spec.meta.get("rate"))
         h5o.link(dataset, group, media.escape_link(name).encode(), lcpl=links.LINK)
     attrs.put(group, names.KIND, spec.kind)
     layout.put_meta(group, spec.meta, empty)
     dims.put_dims(group, named, {name: array.shape for name, array in empty.items()}, growing=True)
-    describe.seal(group, dict.fromkeys(empty), birth=integrity.birth())
+    birth = integrity.birth()
+    describe.seal(group, dict.fromkeys(empty), birth=birth)
+    return birth
 
 
 def _create(group: Any, array: NDArray[Any], rate: Any) -> Any:
@@ -108,7 +111,7 @@ class HDF5Appender:
     keeps the rows, so that it can be tried again.
     """
 
-    def __init__(self, engine: HDF5Engine, key: Key, spec: Stat) -> None:
+    def __init__(self, engine: HDF5Engine, key: Key, spec: Stat, birth: str) -> None:
         self._engine, self._key = engine, key
         self._spec = {name: (dtypes.parse(info.dtype), info) for name, info in spec.arrays.items()}
         self._like = dict(spec.arrays)
@@ -116,6 +119,7 @@ class HDF5Appender:
         self._bytes = 0
         self._open: dict[str, _Open] = {}
         self.growth = Growth(key, engine.url)
+        self.growth.mark = birth
         engine._when_undone(self.growth.undo)
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
@@ -135,21 +139,13 @@ class HDF5Appender:
             self.growth.check_standing()
             if not self._waiting:
                 return
-            node = links.find(root, self._key)
-            if node is None:
-                raise NotFound(f"the stream {show(self._key)!r} is gone from the store", key=self._key)
-            if self._engine._streams.get(self._key) is not self:
-                raise EngineError(
-                    f"{show(self._key)!r} was replaced under the open stream; append to another key",
-                    key=self._key,
-                )
+            node, found = self._standing(root)
             joined = {
                 name: np.concatenate(
                     [block[name] for block in self._waiting], dtype=dtype
                 )  # else native bytes
                 for name, (dtype, _) in self._spec.items()
             }
-            found = describe.checked(node, self._key, self._engine.url)
             with self._engine._atomic():
                 opened = self._write(node, found, joined)
             self._engine._when_undone(self.growth.undo)
@@ -165,14 +161,21 @@ class HDF5Appender:
         media.check_json(meta)
         self.flush()
         with self._engine._guarded(self._key) as root:
-            node = links.find(root, self._key)
-            if node is not None:
-                describe.checked(node, self._key, self._engine.url)
-                with self._engine._atomic():
-                    layout.put_meta(node, meta, self._spec)
-                    describe.seal(node)
+            node, _found = self._standing(root)
+            with self._engine._atomic():
+                layout.put_meta(node, meta, self._spec)
+                describe.seal(node)
             self.growth.closed = True
             self._engine._when_undone(self.growth.undo)
+
+    def _standing(self, root: Any) -> tuple[Any, describe.Node]:
+        """Give the group of the record, which has to be the one that was begun, and its description."""
+        node = links.find(root, self._key)
+        if node is None:
+            raise self.growth.gone()
+        found = describe.checked(node, self._key, self._engine.url)
+        self.growth.check_place((found.seal and found.seal.birth) or "")
+        return node, found
 
     def _write(self, node: Any, found: describe.Node, joined: Mapping[str, NDArray[Any]]) -> dict[str, _Open]:
         """Add rows, their sums and the new seal."""

@@ -9,12 +9,14 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5ds, h5g, h5o, h5p
 
-from datastore_lab.engines.hdf5 import attrs, describe, dims, links, types
+from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, types
 from datastore_lab.engines.hdf5.files import Writer, write_new
 from datastore_lab.errors import Corrupt, Foreign
 
 if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.disk import Disk
+
+_NOT_COPIED = {b"DIMENSION_LIST", b"REFERENCE_LIST", names.DEAD.encode()}
 
 _COPY = h5p.create(h5p.OBJECT_COPY)
 _COPY.set_copy_object(h5o.COPY_WITHOUT_ATTR_FLAG)
@@ -33,7 +35,11 @@ def compact(writer: Writer, root: Any, path: str, disk: Disk) -> int:
     if Path(new).stat().st_size >= before:
         disk.unlink(new)
         return 0
-    writer.swap(new)
+    try:
+        writer.swap(new)
+    except BaseException:
+        disk.unlink(new)
+        raise
     return before - Path(path).stat().st_size
 
 
@@ -69,7 +75,7 @@ def _once(owner: Any, seen: set[Any]) -> None:
 def _copy_attributes(source: Any, target: Any) -> None:
     for text in attrs.names(source):
         name = text.encode("utf-8", "surrogateescape")
-        if name in {b"DIMENSION_LIST", b"REFERENCE_LIST"}:
+        if name in _NOT_COPIED:
             continue
         attribute = h5a.open(source, name)
         if attribute.dtype.hasobject and h5py.check_string_dtype(attribute.dtype) is None:

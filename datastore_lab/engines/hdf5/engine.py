@@ -7,6 +7,7 @@ crash at any moment the next open finds the last commit.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import weakref
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from datastore_lab import media
 from datastore_lab.engines.hdf5 import check as checking
 from datastore_lab.engines.hdf5 import copy as copying
-from datastore_lab.engines.hdf5 import describe, layout, links, payload, walk
+from datastore_lab.engines.hdf5 import describe, layout, links, payload, space, walk
 from datastore_lab.engines.hdf5.append import HDF5Appender, begin
 from datastore_lab.engines.hdf5.links import Unusual
 from datastore_lab.engines.hdf5.session import Session
 from datastore_lab.engines.hdf5.types import carry
-from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, NotFound
+from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, LabError, NotFound
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
+    COMPACT_ABOVE,
     GROUP,
     Problem,
     Record,
@@ -31,6 +33,7 @@ from datastore_lab.records import (
     Selection,
     Stat,
     Traits,
+    check_compact_above,
     check_record,
 )
 
@@ -63,6 +66,9 @@ class HDF5Engine(Session):
         What a commit survives: a power cut, or only the end of the process.
     disk : Disk, optional
         The calls that reach the disk; tests record them or let them fail.
+    compact_above : float or None, default 0.5
+        When the store is closed and more than this share of the file, and at least 64 MB, is known to be
+        dead, `compact` is called; None leaves it to the caller.
 
     Raises
     ------
@@ -100,9 +106,11 @@ class HDF5Engine(Session):
         timeout: float = 0.0,
         durability: str = "disk",
         disk: Disk | None = None,
+        compact_above: float | None = COMPACT_ABOVE,
     ) -> None:
         super().__init__(path, mode, timeout=timeout, durability=durability, disk=disk)
-        self._streams: weakref.WeakValueDictionary[Key, HDF5Appender] = weakref.WeakValueDictionary()
+        self._compact_above = check_compact_above(compact_above)
+        self._streams: weakref.WeakSet[HDF5Appender] = weakref.WeakSet()
 
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         """Yield the keys of all records at or below `prefix`, parents before their children."""
@@ -155,8 +163,8 @@ class HDF5Engine(Session):
                 if depth < len(key):
                     layout.put_new(nearest, key[depth:], record, carried, self._need_writer(key).models)
                 else:
+                    space.note(root, space.held_by_record(nearest))
                     layout.put_record(nearest, record, carried, fresh=False)
-            self._streams.pop(key, None)  # its rows have no place any more
 
     def update(self, key: Key, meta: Mapping[str, Any], *, drop: tuple[str, ...] = ()) -> None:
         """Merge into the attributes of a node, and remove those in `drop`; all others stay as they are."""
@@ -194,8 +202,10 @@ class HDF5Engine(Session):
             _node(root, key)
             with self._atomic():
                 parent = _node(root, key[:-1])
+                link = links.link_of(parent, key[-1]) or b""
+                space.note(root, space.held(parent, link))
                 with links.pinned(root):
-                    parent.unlink(links.link_of(parent, key[-1]))
+                    parent.unlink(link)
 
     def fingerprint(self, key: Key) -> str:
         """Give a text that is another one once other data is at a key."""
@@ -231,12 +241,40 @@ class HDF5Engine(Session):
                 raise EngineError("a store can't be compacted inside a transaction", key=self._path)
             return copying.compact(self._need_writer(()), root, self._path, self._disk)
 
+    def close(self) -> None:
+        """Release the file and its lock; what was not committed is undone. May be called twice."""
+        with self._lock:
+            if self._is_quiet():
+                self._give_back()
+            super().close()
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing but the closing is going on: no transaction, no stream, no other process."""
+        if self._closed or self._writer is None or not self._writer.is_usable:
+            return False
+        return not self._depth and all(stream.growth.closed for stream in self._streams)
+
+    def _give_back(self) -> None:
+        """Write the file anew if much of it is dead. If that fails it stays as it is: it is whole."""
+        writer = self._need_writer(())
+        with contextlib.suppress(LabError, OSError, RuntimeError, ValueError, KeyError):
+            share = self._compact_above
+            if share is None or not space.is_due(writer.root, self._path, share):
+                return
+            try:
+                freed = self.compact()
+            except Foreign:
+                freed = 0
+            if not freed:  # not to be tried at every close
+                with self._guarded(()) as root, self._atomic():
+                    space.note(root, -space.known(root))
+
     def append(self, key: Key, spec: Stat) -> HDF5Appender:
         """Begin a record that grows along axis 0."""
         with self._guarded(key) as root:
             _refuse_root(key)
-            begin(self, root, key, spec)
-            self._streams[key] = appender = HDF5Appender(self, key, spec)
+            appender = begin(self, root, key, spec)
+            self._streams.add(appender)
         return appender
 
     def _describe(self, root: Any, key: Key) -> describe.Node:

@@ -173,6 +173,11 @@ class Writer:
         return self._root[1]
 
     @property
+    def is_usable(self) -> bool:
+        """Whether changes can be made: in this process, and not after an error of the disk."""
+        return os.getpid() == self._process and self._handle >= 0 and self._broken is None
+
+    @property
     def revision(self) -> int:
         """Grows at every commit."""
         return self._journal.sequence
@@ -250,14 +255,35 @@ class Writer:
             ) from self._broken
 
     def swap(self, source: str) -> None:
-        """Put another file, which is durable, in the place of this one."""
+        """Put another file, which is durable, in the place of this one; if that fails this one stays.
+
+        Raises
+        ------
+        EngineError
+        """
         self._paged.absorb()
         self.file.close()
         self._disk.close(self._handle)
-        self._disk.replace(source, self._path)
-        self._disk.sync_folder(self._path)
+        self._handle = -1
+        try:
+            self._disk.replace(source, self._path)
+            self._disk.sync_folder(self._path)
+        except OSError as error:
+            raise EngineError(
+                f"{self._path} can't be replaced by {source}: {error}; close what has it open and try again",
+                key=self._path,
+            ) from error
+        finally:
+            self._open_again()
+
+    def _open_again(self) -> None:
         self._handle = open_handle(self._disk, self._path, os.O_RDWR)
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self._disk.close(self._handle)
+            self._handle = -1
+            raise
 
     def close(self) -> None:
         """Give up what is not committed, remove the journal and let go of the lock."""
@@ -266,8 +292,9 @@ class Writer:
         self.models.close()
         self._paged.absorb()
         self.file.close()
-        with contextlib.suppress(OSError):  # the journal stays then, and the next open repairs the file
-            self._paged.rollback()
+        if self._handle >= 0:
+            with contextlib.suppress(OSError):  # the journal stays then, and the next open repairs the file
+                self._paged.rollback()
         self._release(remove=not self._journal.hot)
 
     def forget(self) -> None:

@@ -9,7 +9,8 @@ from datastore_lab.engines.hdf5 import attrs, dims, types
 
 KIND = "lab_kind"
 REFUSED = "lab_refused"
-NODE_RESERVED = frozenset({KIND, REFUSED, integrity.SEAL, integrity.VERSION, "_NCProperties"})
+DEAD = "lab_dead"
+NODE_RESERVED = frozenset({KIND, REFUSED, DEAD, integrity.SEAL, integrity.VERSION, "_NCProperties"})
 SCALE_NAMES = frozenset({"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS"})
 
 

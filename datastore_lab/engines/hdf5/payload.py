@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5d, h5s
 
 from datastore_lab import integrity
-from datastore_lab.engines.hdf5 import sums, types
+from datastore_lab.engines.hdf5 import sums, texts, types
 from datastore_lab.errors import Corrupt, Foreign
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ArrayInfo, Selection, normalise_selection
@@ -90,7 +90,7 @@ def read(array: Array, name: str, selection: Selection, key: Key, source: Source
     if isinstance(array.place, bytes) and _is_whole(selection, array.info.shape):
         return _whole(array, array.place, name, key, source)
     box = _box(normalise_selection(selection, array.info.shape))
-    data = _Reading(array, name, key, source).box(box) if array.own else _plain(array, box, key)
+    data = _Reading(array, name, key, source).box(box) if array.own else _plain(array, box, key, source)
     turned: Any = (*box.flips, ...)
     return types.restore(_compact(data[turned]).reshape(box.final), array.declared)
 
@@ -114,7 +114,7 @@ def _whole(array: Array, place: bytes, name: str, key: Key, source: Source) -> N
 def damage(array: Array, name: str, key: Key, source: Source) -> Iterator[str]:
     """Read all of an array and yield what is wrong with it, block by block."""
     if not array.own:
-        yield from _unreadable(array, key)
+        yield from _unreadable(array, key, source)
         return
     reading = _Reading(array, name, key, source)
     try:
@@ -144,14 +144,14 @@ def stored(array: Array, name: str, block: int, key: Key, source: Source) -> NDA
     return _Reading(array, name, key, source).load(block, block + 1)
 
 
-def _unreadable(array: Array, key: Key) -> Iterator[str]:
+def _unreadable(array: Array, key: Key, source: Source) -> Iterator[str]:
     """Try to read what has no sums, a few rows at a time."""
     rows = array.info.shape[0] if array.info.shape else 1
     step = max(1, _BATCH * rows // max(1, array.info.nbytes)) if rows else 1
     for start in range(0, rows, step):
         part = (slice(start, start + step),) if array.info.shape else ()
         try:
-            _plain(array, _box(normalise_selection(part, array.info.shape)), key)
+            _plain(array, _box(normalise_selection(part, array.info.shape)), key, source)
         except (Corrupt, Foreign, OSError, RuntimeError, ValueError, TypeError) as error:
             yield f"can't be read: {error}"
             return
@@ -229,6 +229,8 @@ class _Reading:
                 )
             return
         space, dataset = h5s.ALL, self._array.dataset
+        ends = (first + len(part), *self._shape[1:]) if self._shape else ()
+        texts.check(self._array, (first, *(0 for _ in self._shape[1:])), ends, self._key, self._source)
         memory = h5s.ALL
         if self.blocks.rows and self._shape:
             space = dataset.get_space()
@@ -317,12 +319,14 @@ def _own(part: NDArray[Any]) -> NDArray[Any]:
     return _copy(part)
 
 
-def _plain(array: Array, box: Box, key: Key) -> NDArray[Any]:
+def _plain(array: Array, box: Box, key: Key, source: Source) -> NDArray[Any]:
     """Read a box of another program's array, and nothing but that."""
     native = types.plain(array.native)
     _check_declared(array.dataset, math.prod(box.counts) * native.itemsize, key)
     data: NDArray[Any] = np.empty(box.counts, native)
     if data.size:
+        ends = [s + (n - 1) * step + 1 for s, n, step in zip(*box[:3], strict=True)]
+        texts.check(array, box.starts, tuple(ends), key, source)
         space = array.dataset.get_space()
         if box.counts:
             space.select_hyperslab(*box[:3])

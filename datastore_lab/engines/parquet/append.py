@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,8 +12,7 @@ from datastore_lab import dtypes
 from datastore_lab.engines.parquet import parts as parquet
 from datastore_lab.engines.parquet.change import MAIN, no_rows
 from datastore_lab.engines.parquet.doc import Doc, Table
-from datastore_lab.errors import EngineError, LabError
-from datastore_lab.keys import Key, show
+from datastore_lab.errors import LabError, NotFound
 from datastore_lab.records import Growth, Stat, check_rows
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datastore_lab.engines.parquet.columns import Column
     from datastore_lab.engines.parquet.engine import ParquetFolderEngine
     from datastore_lab.engines.parquet.tree import Parts
+    from datastore_lab.keys import Key
 
 _MANY = 16
 _LARGE = 64 << 20
@@ -52,6 +53,7 @@ class ParquetAppender:
         self._arrays = no_rows(spec)
         self._state = _State((), 0, 0, ())
         self.growth = Growth(key, engine.url)
+        self.growth.mark = self._mark()
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._session.lock:
@@ -96,13 +98,10 @@ class ParquetAppender:
     def _own(self) -> tuple[Parts, Doc]:
         """Find the record, and make sure that it is still the one that grows here."""
         engine = self._engine
-        node = engine._tree.node(self._key)  # moved or deleted, if it is not there
-        lengths = {array.column.shape[0] for array in node.doc.arrays.values()}
-        if engine._streams.get(self._key) is not self or lengths - {self._state.length}:
-            raise EngineError(
-                f"{show(self._key)!r} was replaced under the open stream; append to another key",
-                key=self._key,
-            )
+        self.growth.check_place(self._mark())
+        node = engine._tree.node(self._key)
+        if {array.column.shape[0] for array in node.doc.arrays.values()} - {self._state.length}:
+            raise self.growth.replaced()
         return node.parts, node.doc
 
     def _grown(self, parts: Parts, doc: Doc, arrays: Mapping[str, NDArray[Any]], count: int) -> Doc:
@@ -154,12 +153,18 @@ class ParquetAppender:
             if self.growth.closed:
                 return
             with session.change():
+                self.growth.check_place(self._mark())
                 self._stage()
                 self._engine.update(self._key, meta)
                 session.undo.append(self._reopen)
                 self._engine._join(self._key, _LARGEST)
             self.growth.closed = True
             session.when_undone(self.growth.undo)
+
+    def _mark(self) -> str | None:
+        with contextlib.suppress(NotFound):
+            return self._engine._tree.node(self._key).doc.fingerprint()
+        return None
 
     def _reopen(self) -> None:
         self.growth.closed = False

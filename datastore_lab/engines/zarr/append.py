@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,7 @@ from datastore_lab.engines.zarr import chunks as chunking
 from datastore_lab.engines.zarr.meta import SUMS, ArrayDoc
 from datastore_lab.engines.zarr.seals import pack_sums
 from datastore_lab.engines.zarr.types import to_stored
-from datastore_lab.errors import EngineError
-from datastore_lab.keys import Key, show
+from datastore_lab.errors import NotFound
 from datastore_lab.records import Growth, Stat, check_rows
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from datastore_lab.engines.zarr.engine import ZarrEngine
     from datastore_lab.engines.zarr.tree import Node
+    from datastore_lab.keys import Key
 
 
 class _Column:
@@ -53,6 +54,7 @@ class ZarrAppender:
         self._waiting: list[dict[str, NDArray[Any]]] = []
         self._length = 0
         self.growth = Growth(key, engine.url)
+        self.growth.mark = self._mark()
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._session.lock:
@@ -76,12 +78,7 @@ class ZarrAppender:
         engine, waiting = self._engine, self._waiting
         if not waiting:
             return
-        if engine._streams.get(self._key) is not self:
-            engine._tree.node(self._key)  # moved or deleted, if it is not there
-            raise EngineError(
-                f"{show(self._key)!r} was replaced under the open stream; append to another key",
-                key=self._key,
-            )
+        self.growth.check_place(self._mark())
         columns, length = {n: c.copy() for n, c in self._columns.items()}, self._length
         engine._session.undo.append(lambda: self._restore(columns, waiting, length))
         self._waiting = []
@@ -124,10 +121,7 @@ class ZarrAppender:
         doc = None if folder is None else tree.array(node, name, folder)
         sums = self._columns[name].sums
         if folder is None or doc is None or (doc.shape[0], doc.attributes[SUMS]) != (self._length, sums):
-            raise EngineError(
-                f"{name!r} in {show(self._key)!r} was replaced under the open stream; append to another key",
-                key=self._key,
-            )
+            raise self.growth.replaced()
         return folder, doc
 
     def close(self, meta: Mapping[str, Any]) -> None:
@@ -137,11 +131,17 @@ class ZarrAppender:
             if self.growth.closed:
                 return
             with session.change():
+                self.growth.check_place(self._mark())
                 self._write()
                 self._engine.update(self._key, meta)
                 session.undo.append(self._reopen)
             self.growth.closed = True
             session.when_undone(self.growth.undo)
+
+    def _mark(self) -> str | None:
+        with contextlib.suppress(NotFound):
+            return self._engine._tree.fingerprint(self._key)
+        return None
 
     def _reopen(self) -> None:
         self.growth.closed = False

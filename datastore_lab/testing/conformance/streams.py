@@ -286,6 +286,39 @@ class Streams(Suite):
         stream.close({})
         assert_stream(engine, ("s",), 4)
 
+    @pytest.mark.parametrize("waiting", [0, 2], ids=["no rows wait", "rows wait"])
+    @pytest.mark.parametrize("how", ["deleted", "moved", "deleted with what is above"])
+    def test_a_stream_whose_record_is_gone(self, engine: Any, how: str, waiting: int) -> None:
+        stream = engine.append(("run", "s"), SPEC)
+        stream.extend(block(0, 3))
+        stream.flush()
+        stream.extend(block(3, waiting))
+        if how == "moved":
+            engine.move(("run", "s"), ("kept",))
+        else:
+            engine.delete(("run", "s") if how == "deleted" else ("run",))
+        before, revision = content(engine), engine.revision()
+        for _ in range(2):
+            with pytest.raises(NotFound, match=r"run/s.* any more.*append"):
+                stream.close({"end": 1})
+        assert_unchanged(engine, before, revision)
+        if how == "moved":
+            assert_stream(engine, ("kept",), 3)
+
+    @pytest.mark.parametrize("waiting", [0, 2], ids=["no rows wait", "rows wait"])
+    @pytest.mark.parametrize("how", ["written over", "another stream", "another record moved there"])
+    def test_a_stream_whose_record_was_replaced(self, engine: Any, how: str, waiting: int) -> None:
+        stream = engine.append(("s",), SPEC)
+        stream.extend(block(0, 3))
+        stream.flush()
+        stream.extend(block(3, waiting))
+        replace_stream(engine, how)
+        before, revision = content(engine), engine.revision()
+        for _ in range(2):
+            with pytest.raises(EngineError, match=r"'s'.*another record.*append"):
+                stream.close({"end": 1})
+        assert_unchanged(engine, before, revision)
+
     def test_refused_metadata_at_the_end_leaves_the_stream_open(self, engine: Any) -> None:
         stream = engine.append(("s",), SPEC)
         stream.extend(block(0, 2))
@@ -339,6 +372,20 @@ class Streams(Suite):
             engine.compact()
             begun().close({})
         assert len(set(seen)) == len(seen)
+
+
+def replace_stream(engine: Any, how: str) -> None:
+    """Put another record in the place of the stream ``s``."""
+    if how == "written over":
+        engine.write(("s",), record(v=[1]))
+        return
+    if how == "another stream":
+        engine.delete(("s",))
+        engine.append(("s",), SPEC).close({})
+        return
+    engine.append(("other",), SPEC).close({})
+    engine.move(("s",), ("kept",))
+    engine.move(("other",), ("s",))
 
 
 def assert_stream(engine: Any, key: Any, length: int) -> None:
