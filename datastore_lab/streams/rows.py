@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,12 +95,24 @@ class StreamAppender(ABC):
         self._held: list[Buffer] = []
         self._held_bytes = 0
         self._last: Mapping[str, Any] | None = None
+        self._process = os.getpid()
         self._lock = threading.RLock()
         self._ahead = False
         self.unsettled: set[StreamAppender] = set()
         self.closed = False
 
+    @property
+    def mine(self) -> bool:
+        """Whether this process began it; a fork of that one lets go, and leaves the file alone."""
+        return self._process == os.getpid()
+
     def extend(self, block: Rows) -> None:
+        if not self.mine:
+            raise EngineError(
+                f"the stream {show(self.key)!r} is written by process {self._process}, of which this is a "
+                "fork; open the store and begin a stream of another name here",
+                key=self.key,
+            )
         with self._lock:
             if self.closed or self._last is not None:
                 raise EngineError(f"the stream {show(self.key)!r} is closed", key=self.key)
@@ -126,6 +139,8 @@ class StreamAppender(ABC):
         return own
 
     def flush(self) -> None:
+        if not self.mine:  # (before the lock, which another thread may have held at the fork)
+            return
         with self._lock:
             if self.closed:
                 return
@@ -137,6 +152,9 @@ class StreamAppender(ABC):
 
     def close(self, meta: Mapping[str, Any]) -> None:
         media.check_json(meta)
+        if not self.mine:
+            self.closed = True
+            return
         with self._lock:
             if self.closed:
                 return
@@ -152,6 +170,9 @@ class StreamAppender(ABC):
 
     def abandon(self) -> None:
         """End the stream with what was flushed, and drop the rest."""
+        if not self.mine:
+            self.closed = True
+            return
         with self._lock:
             if self.closed:
                 return
@@ -166,6 +187,8 @@ class StreamAppender(ABC):
 
     def settle(self) -> None:
         """Try to hide rows of a failed flush that the disk still shows."""
+        if not self.mine:
+            return
         with self._lock:
             if self._ahead and not self.closed:
                 with contextlib.suppress(OSError):  # (it is tried again, and said by the next flush)

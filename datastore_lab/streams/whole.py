@@ -54,6 +54,8 @@ class WholeAppender:
         if self.closed:
             return
         self._appender.close(meta)
+        if not self._appender.mine:
+            return
         with disk.typed(self._path, "is whole, and can't be put into its place"):
             self._publish()
         self.closed = True
@@ -64,6 +66,8 @@ class WholeAppender:
         if self.closed:
             return
         self.closed = True
+        if not self._appender.mine:
+            return
         try:
             self._appender.abandon()
             with contextlib.suppress(OSError):  # (nobody sees what is left; whoever begins again removes it)

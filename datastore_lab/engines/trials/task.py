@@ -121,6 +121,12 @@ class TaskAppender:
         EngineError
             If the disk fails; the trial is not there, those before are.
         """
+        if not self._table.mine:
+            raise EngineError(
+                f"the task {show(self.key)!r} is written by the process from which this one was forked; open "
+                "the folder and begin a task of another name here",
+                key=self.key,
+            )
         with self._lock:
             if self.closed:
                 raise EngineError(f"the task {show(self.key)!r} is closed", key=self.key)
@@ -252,6 +258,8 @@ class TaskAppender:
 
     def close(self, meta: Mapping[str, Any]) -> None:
         """Let go of the task, with attributes of the whole; it can be gone on with later."""
+        if not self._table.mine:
+            return
         with self._lock:
             if self.closed:
                 return
@@ -263,6 +271,8 @@ class TaskAppender:
 
     def abandon(self) -> None:
         """End the task with its whole trials."""
+        if not self._table.mine:
+            return
         with self._lock:
             if not self.closed:
                 self.closed = True

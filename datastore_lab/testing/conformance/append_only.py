@@ -324,6 +324,32 @@ class AppendOnlyConformance(Suite):
         assert_stream(reader, self.key, 30)
         reader.close()
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+    def test_a_fork_leaves_the_streams_of_its_parent_alone(self, path: str) -> None:
+        engine = self.open(path, "w")
+        stream = engine.append(self.key, SPEC)
+        stream.extend(block(0, 10))
+        child = os.fork()
+        if not child:
+            refused = False
+            try:
+                stream.extend(block(10, 500))
+            except EngineError as error:
+                refused = str(os.getppid()) in str(error)
+            stream.flush()
+            engine.close()
+            os._exit(0 if refused else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        other = self.open(path, "a")
+        with pytest.raises(Locked):  # still
+            other.append(self.key, SPEC)
+        other.close()
+        stream.extend(block(10, 10))
+        stream.close({})
+        assert_stream(engine, self.key, 20)
+        assert list(engine.verify()) == []
+        engine.close()
+
     def test_changes_are_refused(self, path: str) -> None:
         engine = self.open(path, "w")
         stream = engine.append(self.key, SPEC)
