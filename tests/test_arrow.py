@@ -265,7 +265,13 @@ def test_every_torn_tail_is_ignored(tmp_path):
         got = reader.read(("s",), "x")
         assert len(got) == rows
         same(got, frames[:rows])
-        assert list(reader.verify()) == []
+        found = list(reader.verify())
+        if cut in {*sizes, *(size - MARK for size in sizes), len(whole)}:
+            assert found == []
+        assert all(
+            "cut" in problem.what for problem in found
+        )  # (as no writer leaves it: it was copied in part)
+        assert found or cut >= sizes[-1] or any(size - MARK <= cut <= size for size in sizes)
     for cut in range(sizes[0] - MARK):
         torn.write_bytes(whole[:cut])
         with contextlib.suppress(Corrupt):  # unless the schema was whole already

@@ -230,6 +230,42 @@ assert not {{"pandas", "h5py", "zarr"}} & sys.modules.keys(), sorted(sys.modules
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"sep=;\r\na;b\r\n1;2\r\n", {"a": [1], "b": [2]}),
+        (b"a\n1e400\n2\n", {"a": ["1e400", "2"]}),
+        (b"a\n-inf\n2.5\n", {"a": [-np.inf, 2.5]}),
+        (b"id,n\n007,1\n010,2\n", {"id": ["007", "010"], "n": [1, 2]}),
+        (b'"","x"\n"1",NA\n"2",3\n', {"column_0": [1, 2], "x": ["NA", "3"]}),
+        ("\ufeffa;b\r\n1,5;x\r\n".encode(), {"a": ["1,5"], "b": ["x"]}),
+    ],
+)
+def test_tables_of_spreadsheets_are_never_guessed_wrong(tmp_path, raw, expected):
+    (tmp_path / "t.csv").write_bytes(raw)
+    engine = CSVEngine(tmp_path / "t.csv", "r")
+    assert {name: engine.read((), name).tolist() for name in engine.stat(()).arrays} == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "empty"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
+        ("ä,b\n1,2\n".encode("latin1"), "encoding.*save it as UTF-8"),
+        (b"PK\3\4" + bytes(40), "Excel"),
+        (b"a,b\n1,2\n3\n4,5\n", "1 cells where 2 should be: '3"),
+        (b"a,b\n1,2,3\n", "3 cells where 2 should be: '1,2,3'"),
+        (b"a,b\r1,2\r3,4\r", "Macintosh"),
+        (b'a,b\n1,"2\n3,4\n', "quotes"),
+    ],
+)
+def test_what_is_no_table_is_named_with_the_way_out(tmp_path, raw, words):
+    (tmp_path / "t.csv").write_bytes(raw)
+    with pytest.raises(Foreign, match=rf"t\.csv.*{words}"):
+        CSVEngine(tmp_path / "t.csv", "r")
+
+
 def test_a_power_cut_between_the_two_names_of_a_whole_stream_loses_nothing(tmp_path, monkeypatch):
     """The table has its place, and what describes it does not yet."""
     path, spec = tmp_path / "run.csv", Stat("stream", {"x": ArrayInfo("<i8", (0,), ("t",), 0, None)}, {})

@@ -72,7 +72,9 @@ def read_checked(path: str, start: int, stop: int, sums: Sequence[int], span: tu
     low, high = start - start % BLOCK, min(-(-stop // BLOCK) * BLOCK, span[1] - span[0])
     raw = memoryview(read(path, span[0] + low, span[0] + high))
     if len(raw) != high - low:
-        raise Corrupt(f"{path!r} has lost its end, or was cut while it was read", key=path)
+        raise Corrupt(
+            f"{path!r} has lost its end, or was cut while it was read; restore it from a copy", key=path
+        )
     for at in range(low, high, BLOCK):
         if block_sum(raw[at - low : at - low + BLOCK]) != sums[at // BLOCK]:
             raise damaged_bytes(path, span[0] + at, span[0] + min(at + BLOCK, high))

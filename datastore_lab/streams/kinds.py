@@ -37,4 +37,14 @@ def said(path: str) -> str:
     for magic in sorted(_KINDS, key=len, reverse=True):
         if magic and start.startswith(magic):
             return _KINDS[magic]
-    return "of another program, or damaged at its beginning" if start else _KINDS[b""]
+    if start and not _utf8(disk.read(path, 0, 1 << 16)):
+        return "bytes of another program, or text in another encoding; if it is text, save it as UTF-8"
+    return "text of another form, or damaged at its beginning" if start else _KINDS[b""]
+
+
+def _utf8(raw: bytes) -> bool:
+    try:
+        raw[:-4].decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in raw

@@ -14,6 +14,7 @@ from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError, NotFou
 from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, Selection, Stat
 from datastore_lab.streams import columns, disk, limits, parts
 from datastore_lab.streams.ipc.read import info as describe
+from datastore_lab.streams.kinds import said
 from datastore_lab.streams.names import NotOurs
 
 if TYPE_CHECKING:
@@ -45,14 +46,17 @@ class ForeignFile:
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         ends = disk.read(path, 0, 4), disk.read(path, max(0, found.st_size - 4), found.st_size)
         if MAGIC not in ends:
-            raise NotOurs(f"{path!r} is no Parquet file", key=path)
+            raise NotOurs(f"{path!r} is no Parquet file, but {said(path)}", key=path)
         try:
             self._parquet = open_file(path)
             groups = self._parquet.metadata
             counts = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
             self._schema = pa.schema([_plain(field) for field in self._parquet.schema_arrow])
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise Corrupt(f"{path!r} is a damaged Parquet file: {error}", key=path) from error
+            raise Corrupt(
+                f"{path!r} is a damaged Parquet file, or one that was cut: {error}; restore it from a copy",
+                key=path,
+            ) from error
         if min(counts, default=0) < 0:
             raise Corrupt(f"{path!r} has {counts} rows", key=path)
         self._starts = [0, *itertools.accumulate(counts)]

@@ -238,6 +238,8 @@ class IpcFile:
                 except Corrupt as error:
                     bad |= dict.fromkeys(self._names_at(batch, start), error.message)
         yield from ((name, what, False) for name, what in bad.items())
+        if self._cut():
+            yield None, f"{self.path!r} was cut after byte {self._at}: rows that it had may be missing", False
         if self._closing is not None and not self._ends_well():
             yield None, f"the index at the end of {self.path!r} is not as it was written", True
 
@@ -258,6 +260,13 @@ class IpcFile:
         length, expected = int(text[:16], 16), int(text[16:], 16)
         tail = disk.read(self.path, self._at, self._at + length + 1)
         return len(tail) < length or (len(tail) == length and block_sum(tail) == expected)
+
+    def _cut(self) -> bool:
+        """Whether the file ends within a batch that was finished once: no stopped writer leaves that."""
+        size = os.path.getsize(self.path)  # noqa: PTH202
+        if self._closing is not None or size <= self._at + head.MARK or _marked(self._first(), self._at):
+            return False
+        return disk.read(self.path, size - head.MARK, size) != head.premark(self._at)
 
     def loose_end(self) -> str | None:
         """Say what its writer had no time to finish."""

@@ -16,6 +16,7 @@ from datastore_lab.streams import disk, parts
 from datastore_lab.streams.columns import plain as as_numpy
 from datastore_lab.streams.columns import text as one
 from datastore_lab.streams.ipc.read import info as describe
+from datastore_lab.streams.kinds import said
 from datastore_lab.streams.names import NotOurs
 from datastore_lab.streams.text.lines import parse, stretches
 from datastore_lab.streams.text.sidecar import MOST_COLUMNS
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 _BOM = b"\xef\xbb\xbf"
 _SNIFFED = 1 << 16
+_SEPARATOR = re.compile(rb"[sS][eE][pP]=([,;\t])\r?\n")
+"""A first line for Excel alone."""
+
 _DELIMITERS = ",;\t"
 # '007' and '+49' are names of something: a number has no leading zero and no plus
 _WHOLE = r"^-?(0|[1-9][0-9]*)$"
@@ -61,9 +65,12 @@ class ForeignTable:
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         head = disk.read(path, 0, min(_SNIFFED, found.st_size))
         if not head or b"\0" in head or not _utf8(head):
-            raise NotOurs(f"{path!r} is no table of text in UTF-8", key=path)
+            raise NotOurs(f"{path!r} is no table of text in UTF-8, but {said(path)}", key=path)
         start = len(_BOM) if head.startswith(_BOM) else 0
-        self._delimiter = _delimiter(head[start:].decode(errors="ignore"))
+        if hint := _SEPARATOR.match(head, start):
+            start, self._delimiter = hint.end(), hint[1].decode()
+        else:
+            self._delimiter = _delimiter(head[start:].decode(errors="ignore"))
         line = next(stretches(path, start, min(found.st_size, start + _SNIFFED)), (start, found.st_size))
         self._names, skipped = self._header(disk.read(path, *line))
         self._scan(start, found.st_size, skipped)
@@ -188,16 +195,19 @@ def _look(column: Any, found: dict[str, bool]) -> None:
     if found["whole"]:
         found["whole"] = _holds(filled, np.dtype("i8"))
         found["long"] = found["long"] or not found["whole"]
-    for kind, unit in (("day", "D"), ("time", "ns")):
-        found[kind] = found[kind] and _holds(filled, np.dtype(f"M8[{unit}]"))
+    for kind, code in (("real", "f8"), ("day", "M8[D]"), ("time", "M8[ns]")):
+        found[kind] = found[kind] and _holds(filled, np.dtype(code))
 
 
 def _holds(column: Any, dtype: np.dtype[Any]) -> bool:
     try:
-        _values(column, dtype)
+        values = _values(column, dtype)
     except (ValueError, pa.ArrowException):
         return False
-    return True
+    if dtype.kind != "f" or not np.isinf(values).any():
+        return True
+    meant = pc.match_substring_regex(column, r"(?i)inf")
+    return bool(np.array_equal(np.isinf(values), as_numpy(meant)))  # (1e400 is a number, and no float)
 
 
 def _type(found: dict[str, bool]) -> np.dtype[Any]:

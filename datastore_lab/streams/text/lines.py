@@ -95,7 +95,7 @@ def parse(
     ends = _outside(points, delimiter + "\n")
     lines = np.flatnonzero(points[ends] == ord("\n"))
     if len(ends) % width or not np.array_equal(lines, np.arange(width - 1, len(ends), width)):
-        raise Corrupt(f"{path!r} has lines that do not have {width} cells", key=path)
+        raise _uneven(text, ends[lines], np.diff(lines, prepend=-1), width, path)
     offsets = np.concatenate([[0], ends + 1]).astype("<i4")
     cells = pa.Array.from_buffers(pa.string(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
     try:
@@ -104,6 +104,20 @@ def parse(
         raise Corrupt(f"{path!r} is no text in UTF-8: {error}", key=path) from error
     rows = np.arange(0, len(ends), width)
     return [_plain(cells.take(numbers(rows + index))) for index in wanted]
+
+
+def _uneven(text: bytes, ends: NDArray[Any], counts: NDArray[Any], width: int, path: str) -> Corrupt:
+    """Make the error for the first line that has another number of cells."""
+    bad = int(np.argmax(counts != width)) if (counts != width).any() else len(counts)
+    start = int(ends[bad - 1]) + 1 if bad else 0
+    if bad == len(counts):
+        what = "ends within quotes that were never closed, from"
+    elif b"\r" in text[start : int(ends[bad])].rstrip():
+        what = "has lines that end as on an old Macintosh; save it with other line ends. The first is"
+    else:
+        what = f"has a line of {counts[bad]} cells where {width} should be:"
+    shown = text[start : start + 60].decode(errors="replace").rstrip()
+    return Corrupt(f"{path!r} {what} {shown!r}", key=path)
 
 
 def _plain(cells: Any) -> Any:
