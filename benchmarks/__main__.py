@@ -9,13 +9,14 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import acquiring, caching, items, storing
+from benchmarks import acquiring, caching, cells, items, storing
 from benchmarks.harness import HEAD
 
 GROUPS = {
     "stores": storing.benches,
     "items": items.benches,
     "cache": caching.benches,
+    "cells": cells.benches,
     "acquire": acquiring.benches,
 }
 PACKAGES = ("numpy", "h5py", "zarr", "pyarrow", "xarray", "pandas", "joblib")

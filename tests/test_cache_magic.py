@@ -23,6 +23,7 @@ from datastore_lab.errors import NotFound, NotStorable
 from datastore_lab.notebook.caching import CacheMagics
 from datastore_lab.notebook.caching.grammar import COMMANDS, LONG, OPTIONS
 
+pytestmark = pytest.mark.timeout(900)  # (one process for each session of all traps, on four stores)
 STEPS = max(map(len, SESSIONS.values()))
 
 
@@ -52,7 +53,7 @@ def _fresh(store: Path, number: int) -> dict:
         "IPYTHONDIR": str(store.parent / "ipython"),
     }
     command = [sys.executable, cache_cell_runner.__file__, str(store), str(number)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
