@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -176,6 +177,21 @@ def test_who_waits_too_long_is_told_of_the_holder(url, monkeypatch):
     assert set(first.keys()) == {("a",), ("b",)}
     first.close()
     second.close()
+
+
+def test_a_change_of_another_program_is_waited_for(tmp_path):
+    """SQLite refuses to begin its log at once while a change of the plain kind is under way."""
+    SQLiteEngine(tmp_path / "lab.sqlite", "w").close()
+    other = sqlite3.connect(tmp_path / "lab.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    engine = SQLiteEngine(tmp_path / "lab.sqlite", "a")
+    release = threading.Timer(0.5, other.execute, ["ROLLBACK"])
+    release.start()
+    engine.write(("a",), record(v=[1]))
+    release.join()
+    assert engine.read(("a",), "v").tolist() == [1]
+    engine.close()
+    other.close()
 
 
 @pytest.mark.parametrize("name", servers.SERVERS)
@@ -388,6 +404,20 @@ def test_a_file_of_another_program_is_left_alone(tmp_path, mode):
         open_store(path, mode)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_without_a_store_says_what_to_do(tmp_path):
+    path = tmp_path / "lab.sqlite"
+    for content in (b"", b"abc", b"no database at all" * 500):
+        path.write_bytes(content)
+        expected = (NotFound, "mode 'a' makes one") if not content else (Foreign, "another name")
+        for mode in ("r", "r+"):
+            with pytest.raises(expected[0], match=expected[1]):
+                open_store(path, mode)
+        assert path.read_bytes() == content
+    path.write_bytes(b"")
+    with open_store(path, "a") as store:
+        store["a"] = 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ PATIENCE = 15.0
 _PAGE = 4096
 _LONGEST_VALUE = 1 << 26
 _ATTACHED = 7  # sqlite3.SQLITE_LIMIT_ATTACHED; VACUUM attaches a database of its own
+_INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
 
 
 class Database:
@@ -74,7 +76,7 @@ class Database:
                 finally:
                     if snapshot:
                         self._end_reading(connection)
-            except sae.SQLAlchemyError:
+            except (sae.SQLAlchemyError, *_INTERRUPTIONS):  # nobody knows where it stopped
                 _drop(connection)
                 self._reader = None
                 raise
@@ -124,6 +126,9 @@ class Database:
                 raise Again from None
             holder = self._holder() if sort(getattr(error, "orig", error) or error) is Locked else ""
             raise translated(error, self.address, holder) from None
+        except _INTERRUPTIONS:
+            self._lose_writer()
+            raise
         except BaseException:
             if self._writer is not None and (self._writer.invalidated or self._writer.closed):
                 self._lose_writer()
@@ -261,9 +266,22 @@ class Database:
     def _set_up_writer(self, raw: Any) -> None:
         raw.execute(f"PRAGMA page_size={_PAGE}")
         if self._logs:
-            raw.execute("PRAGMA journal_mode=WAL")
+            self._begin_log(raw)
         raw.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
         raw.execute("PRAGMA journal_size_limit=67108864")
+
+    def _begin_log(self, raw: Any) -> None:
+        """Have changes go to a log; SQLite itself does not wait while another one is at that, or writes."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                raw.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if sort(error) is not Locked or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     # -- who holds it -------------------------------------------------------------------------------
 

@@ -8,19 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from datastore_lab import media
-from datastore_lab.engines.sql import address, arrays, care, mending, opening, walk
+from datastore_lab.engines.sql import address, arrays, care, mending, opening, reading, walk
 from datastore_lab.engines.sql.append import SQLAppender, empty_record
 from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.connect import PATIENCE, Database
 from datastore_lab.engines.sql.faults import Again, translated
 from datastore_lab.engines.sql.lookup import Described, Lookup
-from datastore_lab.engines.sql.parts import Reader
-from datastore_lab.engines.sql.queries import Query
-from datastore_lab.engines.sql.tables import store
 from datastore_lab.errors import (
     AlreadyExists,
     BadKey,
@@ -32,7 +28,6 @@ from datastore_lab.errors import (
     NotStorable,
     ReadOnly,
 )
-from datastore_lab.integrity import damaged
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
     GROUP,
@@ -47,11 +42,11 @@ from datastore_lab.records import (
 )
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from numpy.typing import NDArray
 
 T = TypeVar("T")
 _TRIES = 8
-_REVISION = Query(sa.select(store.c.revision).where(store.c.id == sa.bindparam("store", type_=sa.Integer)))
 _REFUSALS = (NotFound, AlreadyExists, BadKey, NotStorable)
 
 
@@ -149,44 +144,14 @@ class SQLEngine:
 
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
         check(key)
-
-        def one(lookup: Lookup) -> NDArray[Any]:
-            declared = lookup.arrays(key, self._described)
-            if name not in declared:
-                raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(declared)}", key=key)
-            return self._payload(
-                Reader(lookup.connection, lookup.store), key, name, declared[name], selection
-            )
-
-        return self._look(one)
+        return self._look(lambda lookup: reading.one(lookup, key, name, selection, self._described))
 
     def read_whole(self, key: Key) -> Record:
         check(key)
-
-        def every(lookup: Lookup) -> Record:
-            own, reader = lookup.node(key), Reader(lookup.connection, lookup.store)
-            if len(own.arrays) > 1 or any(array.text for array in own.arrays.values()):
-                reader.ahead(block for array in own.arrays.values() for block in array.blocks)
-            data = {name: self._payload(reader, key, name, array) for name, array in own.arrays.items()}
-            stat = own.stat
-            return Record(stat.kind, data, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
-
-        return self._look(every)
-
-    def _payload(
-        self, reader: Reader, key: Key, name: str, array: arrays.Array, selection: Selection = ()
-    ) -> NDArray[Any]:
-        try:
-            return arrays.read(reader, array, selection)
-        except Corrupt as error:
-            raise damaged(key, name, error.message, self._url) from error
+        return self._look(lambda lookup: reading.whole(lookup, key))
 
     def revision(self) -> int:
-        def number(lookup: Lookup) -> int:
-            found = _REVISION.rows(lookup.connection, {"store": self._store})
-            return int(found[0][0] or 0) if found else 0
-
-        return self._look(number)
+        return self._look(reading.revision)
 
     def fingerprint(self, key: Key) -> str:
         with self._reading() as lookup:

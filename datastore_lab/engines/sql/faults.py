@@ -48,7 +48,10 @@ _ADVICE: dict[type[LabError], str] = {
     Locked: "another writer holds the store; wait for its transaction to end, or give a longer timeout",
     ReadOnly: "the place or the account allows no changes; open it with mode 'r'",
     Corrupt: "the database is damaged; store.verify() says what can be read, restore the rest from a copy",
-    Foreign: "this is no database of this package",
+    Foreign: (
+        "this is no SQLite database, or the beginning of one is damaged; choose another name for a new "
+        "store, or restore the file from a copy"
+    ),
     EngineError: "the database failed; what was committed before is safe in it",
 }
 

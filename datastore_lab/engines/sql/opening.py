@@ -88,8 +88,14 @@ def _check_schema(database: Database, mode: str) -> bool:
     shown = database.address.shown
     if not rows and mode in {"a", "w", "x"}:
         return True
+    if not rows:
+        raise NotFound(f"{shown} is empty, there is no store in it; mode 'a' makes one", key=shown)
     if "lab_store" not in {row.name for row in rows if row.type == "table"}:
-        raise Foreign(f"{shown} is a SQLite file, but of another program: it holds no store", key=shown)
+        raise Foreign(
+            f"{shown} is a SQLite file, but of another program: it holds no store. Choose another name for a "
+            "store; what is in this one is left as it is",
+            key=shown,
+        )
     for row in rows:
         if _is_hostile(row):
             raise Foreign(

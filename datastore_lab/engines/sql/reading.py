@@ -1,0 +1,62 @@
+"""What is read of one node: an array or a part of it, or all of its record at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from datastore_lab.engines.sql import arrays
+from datastore_lab.engines.sql.parts import Reader
+from datastore_lab.engines.sql.queries import Query
+from datastore_lab.engines.sql.tables import store
+from datastore_lab.errors import Corrupt, NotFound
+from datastore_lab.integrity import damaged
+from datastore_lab.keys import Key, show
+from datastore_lab.records import Record, Selection
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from datastore_lab.engines.sql.lookup import Described, Lookup
+
+_REVISION = Query(sa.select(store.c.revision).where(store.c.id == sa.bindparam("store", type_=sa.Integer)))
+
+
+def revision(lookup: Lookup) -> int:
+    """Give the number of the last commit."""
+    found = _REVISION.rows(lookup.connection, {"store": lookup.store})
+    return int(found[0][0] or 0) if found else 0
+
+
+def one(lookup: Lookup, key: Key, name: str, selection: Selection, described: Described) -> NDArray[Any]:
+    """Read an array of a record, or a part of it."""
+    declared = lookup.arrays(key, described)
+    if name not in declared:
+        raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(declared)}", key=key)
+    with _told(key, name, lookup.url):
+        return arrays.read(Reader(lookup.connection, lookup.store), declared[name], selection)
+
+
+def whole(lookup: Lookup, key: Key) -> Record:
+    """Read a record, its small arrays in one statement."""
+    own, reader = lookup.node(key), Reader(lookup.connection, lookup.store)
+    if len(own.arrays) > 1 or any(array.text for array in own.arrays.values()):
+        reader.ahead(block for array in own.arrays.values() for block in array.blocks)
+    data = {}
+    for name, array in own.arrays.items():
+        with _told(key, name, lookup.url):
+            data[name] = arrays.read(reader, array, ())
+    stat = own.stat
+    return Record(stat.kind, data, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
+
+
+@contextmanager
+def _told(key: Key, name: str, url: str) -> Iterator[None]:
+    """Say of which array something is damaged."""
+    try:
+        yield
+    except Corrupt as error:
+        raise damaged(key, name, error.message, url) from error
