@@ -9,10 +9,10 @@ import textwrap
 import warnings
 from pathlib import Path
 
-from cache_traps import TRAPS
+from cache_trap_suite import TRAPS
 
 from datastore_lab import open_store
-from datastore_lab.cache import Cached, CacheWarning, cached
+from datastore_lab.cache import Cached, CacheWarning, cached, sources
 
 PRELUDE = "import numpy as np\nimport pandas as pd\nfrom prelude import C, cached, store\n"
 
@@ -38,28 +38,40 @@ def _run_one(store, step, folder: Path) -> tuple[str, list[int]]:
     prelude.store = store
     prelude.C = lambda function: made.append(cached(store)(function)) or made[-1]
     prelude.cached = lambda *a, **k: lambda function: made.append(cached(*a, **k)(function)) or made[-1]
-    folder.mkdir(parents=True)
-    for name, text in {"job": PRELUDE + step.program, **(step.modules or {})}.items():
-        (folder / f"{name}.py").write_text(textwrap.dedent(text))
-    sys.path.insert(0, str(folder))
+    _write(folder, {"job": PRELUDE + step.program, **(step.modules or {})})
+    places = [str(folder), *map(str, folder.glob("site-packages"))]
+    sys.path[:0] = places
     sys.modules["prelude"] = prelude
     importlib.invalidate_caches()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CacheWarning)  # of what traps are made of
             job = importlib.import_module("job")
-            value = eval(step.call, vars(job))  # the calls are written in cache_traps.py
+            value = eval(step.call, vars(job))  # (the calls are written in cache_traps.py and beside it)
     except Exception as error:
         value = error
     finally:
-        sys.path.remove(str(folder))
-        for name in ("job", "prelude", *(step.modules or {})):
-            sys.modules.pop(name, None)
-    counts = [sum(function.stats()[kind] for function in made) for kind in ("hits", "misses")]
+        sys.path[:] = [place for place in sys.path if place not in places]
+        _forget(folder)
+    counts = [sum(function._core.counts[kind] for function in made) for kind in ("hits", "misses")]
     return repr(value), counts
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / (name if name.endswith("METADATA") else f"{name}.py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+
+def _forget(folder: Path) -> None:
+    sources._distribution.cache_clear()  # (another version of a library may come next)
+    for name, module in list(sys.modules.items()):
+        if name == "prelude" or str(getattr(module, "__file__", None)).startswith(f"{folder}/"):
+            del sys.modules[name]
 
 
 if __name__ == "__main__":
     url, number, folder = sys.argv[1:]
-    with open_store(url) as opened:
+    with open_store(url, durability="process") as opened:
         print(json.dumps(run(opened, int(number), Path(folder))))

@@ -2,14 +2,15 @@
 """Situations in which caches go wrong: each a sequence of programs with what is right for each of them.
 
 A step is the text of a program (and of modules beside it), an expression, its value, and whether the
-result must be computed or come from the cache. The steps of a trap run in different processes.
+result must be computed or come from the cache; for what is refused, the value is a part of the message. The
+steps of a trap run in different processes.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-MISS, HIT = "miss", "hit"
+MISS, HIT, REFUSED = "miss", "hit", "refused"
 
 
 class Step(NamedTuple):
@@ -257,7 +258,7 @@ TRAPS: dict[str, list[Step]] = {
         Step("import enum\nclass E(enum.Enum):\n    A = 1\n    B = 2\n@C\ndef f(e):\n    return e.name\n", "[f(E.A), f(E.B)]", ["A", "B"], HIT),
     ],
     "cached property filled": [
-        Step("import functools\nclass A:\n    @functools.cached_property\n    def p(self):\n        return 1\n@C\ndef f(a):\n    return 5\na = A()\n", "[f(a), a.p, f(a), f._core.counts['misses']]", [5, 1, 5, 1], MISS)
+        Step("import functools\nclass A:\n    @functools.cached_property\n    def p(self):\n        return 1\n@C\ndef f(a):\n    return 5\na = A()\n", "[f(a), a.p, f(a), f._core.counts['misses']]", [5, 1, 5, 2], MISS)
     ],
     "argument mutated by the function": [
         Step("@C\ndef f(x):\n    x.append(1)\n    return len(x)\n", "[f([]), f([]), f([1])]", [1, 1, 2], MISS),

@@ -33,9 +33,14 @@ def encoder(obj: Any) -> Callable[..., bytes] | None:
         return _ufunc
     if type(obj) is np.vectorize:
         return _vectorized
-    if isinstance(obj, (np.random.Generator, np.random.RandomState, np.random.BitGenerator)):
+    if isinstance(obj, _RANDOM) and type(obj).__module__.startswith("numpy."):
         return _random
+    if type(obj) is np.random.SeedSequence:
+        return lambda sequence, path, encode: _join(b"q", encode(_seeds(sequence), path))
     return None
+
+
+_RANDOM = (np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 
 
 _PLAIN = {np.ndarray, np.memmap, np.recarray, np.matrix}
@@ -131,7 +136,15 @@ def _vectorized(function: Any, path: str, encode: Callable[[Any, str], bytes]) -
 def _random(generator: Any, path: str, encode: Callable[[Any, str], bytes]) -> bytes:
     source = getattr(generator, "bit_generator", generator)
     state = generator.get_state() if isinstance(generator, np.random.RandomState) else source.state
-    return _join(b"Q", type(generator).__name__.encode(), encode(state, f"state of {path}"))
+    seeds = _seeds(getattr(source, "seed_seq", None))
+    return _join(b"Q", type(generator).__name__.encode(), encode((state, seeds), f"state of {path}"))
+
+
+def _seeds(sequence: Any) -> Any:
+    """Give what the generators depend on that are spawned from one."""
+    if not isinstance(sequence, np.random.SeedSequence):
+        return None
+    return {**sequence.state, "spawned": sequence.n_children_spawned}
 
 
 def _join(tag: bytes, *parts: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,11 +11,26 @@ MISSING = object()
 """Stands for the value of a name that is not bound."""
 
 
+class Surface(NamedTuple):
+    """A value by its content, and the very functions and classes that it names, in the order of the walk."""
+
+    digest: str
+    code: tuple[Any, ...]
+
+    def same(self, other: Surface) -> bool:
+        """Tell whether another value has the same content and names the same objects."""
+        return (
+            self.digest == other.digest
+            and len(self.code) == len(other.code)
+            and all(map(operator.is_, self.code, other.code))
+        )
+
+
 class Rehash(NamedTuple):
     """A value that may change in place: fetched and digested again at every check."""
 
     fetch: Callable[[], Any]
-    digest: str
+    known: Surface
     path: str
 
 
@@ -24,16 +40,22 @@ class Guards:
     Parameters
     ----------
     surface : callable
-        Digests a value without following the code that it names.
+        Looks at a value without following the code that it names.
     """
 
-    def __init__(self, surface: Callable[[Any, str], str]) -> None:
+    def __init__(self, surface: Callable[[Any, str], Surface]) -> None:
         self._surface = surface
         self.bindings: list[tuple[Mapping[str, Any], str, Any]] = []
         self.functions: list[tuple[types.FunctionType, Any, Any, Any]] = []
         self.sizes: list[tuple[Mapping[str, Any], int]] = []
+        self.bases: list[tuple[type, tuple[type, ...]]] = []
         self.cells: list[tuple[types.CellType, Any]] = []
         self.rehash: list[Rehash] = []
+
+    def extend(self, other: Guards) -> None:
+        """Take over what must hold for a walk that is a part of this one."""
+        for name in ("bindings", "functions", "sizes", "bases", "cells", "rehash"):
+            getattr(self, name).extend(getattr(other, name))
 
     def hold(self) -> bool:
         """Tell whether nothing has changed since the walk."""
@@ -47,7 +69,8 @@ class Guards:
             )
             and all(cell_value(cell) is obj for cell, obj in self.cells)
             and all(len(space) == size for space, size in self.sizes)
-            and all(self._surface(fetch(), path) == known for fetch, known, path in self.rehash)
+            and all(cls.__bases__ == bases for cls, bases in self.bases)
+            and all(known.same(self._surface(fetch(), path)) for fetch, known, path in self.rehash)
         )
 
 

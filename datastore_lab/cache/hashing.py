@@ -8,20 +8,30 @@ refused, never skipped: a key that misses a part gives wrong results later.
 from __future__ import annotations
 
 import collections
-import copyreg
 import enum
 import functools
-import struct
+import pickle
 import sys
 import types
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import xxhash
-
-from datastore_lab.cache import arrays, tables
+from datastore_lab.cache import arrays, state, tables
+from datastore_lab.cache.atoms import ATOMS, hexdigest, join, of_bytes
 from datastore_lab.cache.sources import is_local, is_standard
 from datastore_lab.errors import NotStorable
+
+__all__ = [
+    "Hasher",
+    "forget_hasher",
+    "hexdigest",
+    "immutable",
+    "importable",
+    "join",
+    "refusal",
+    "register_hasher",
+]
 
 Encode: TypeAlias = Callable[[Any, str], bytes]
 
@@ -42,16 +52,13 @@ _CODE = (
 
 _ONCE_ONLY = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType)
 
-_STATELESS = {
-    "_thread.lock",
-    "_thread.RLock",
-    "logging.Logger",
-    "logging.RootLogger",
-    "weakref.ReferenceType",
-    "weakref.WeakKeyDictionary",
-    "weakref.WeakSet",
-}
+_WEAK = (weakref.ReferenceType, weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+
+_STATELESS = {"_thread.lock", "_thread.RLock", "logging.Logger", "logging.RootLogger"}
 """Objects whose state never is part of a result."""
+
+_OPEN_BOOKS = {"attr", "numpy", "scipy"}
+"""Libraries whose objects are rebuilt, for `copy` and `pickle`, from all that they consist of."""
 
 _DEEPEST = 200
 
@@ -84,20 +91,6 @@ def forget_hasher(cls: type) -> None:
     _registered.pop(cls, None)
 
 
-def join(tag: bytes, parts: Iterable[bytes]) -> bytes:
-    """Put parts together such that no other parts give the same bytes."""
-    pieces = [tag, b"("]
-    for part in parts:
-        pieces += (b"%d:" % len(part), part)
-    pieces.append(b")")
-    return b"".join(pieces)
-
-
-def hexdigest(raw: bytes) -> str:
-    """Give the 128-bit XXH3 of bytes, as 32 hexadecimal digits."""
-    return str(xxhash.xxh3_128_hexdigest(raw))
-
-
 class Hasher:
     """Encodes one value.
 
@@ -105,10 +98,13 @@ class Hasher:
     ----------
     reference : callable
         Encodes a function, class or module, by code.
+    uses : callable
+        Is told the module of every class of a library whose objects are met.
     """
 
-    def __init__(self, reference: Encode) -> None:
+    def __init__(self, reference: Encode, uses: Callable[[str], None]) -> None:
         self.reference = reference
+        self.uses = uses
         self._open: list[int] = []
 
     def encode(self, obj: Any, path: str) -> bytes:
@@ -125,7 +121,7 @@ class Hasher:
         NotStorable
             Naming the path of what has no content that could be read.
         """
-        atom = _ATOMS.get(type(obj))
+        atom = ATOMS.get(type(obj))
         if atom is not None:
             return atom(obj)
         if id(obj) in self._open:  # a container that holds itself: say how far up
@@ -148,6 +144,7 @@ class Hasher:
                 return join(b"R", [_type_name(type(obj)), content])
         special = arrays.encoder(obj) or tables.encoder(obj)
         if special is not None:
+            self.uses(type(obj).__module__)
             return special(obj, path, self.encode)
         if isinstance(obj, _CODE):
             return self.reference(obj, path)
@@ -160,63 +157,76 @@ class Hasher:
         cls = type(obj)
         if f"{cls.__module__}.{cls.__qualname__}" in _STATELESS:
             return join(b"N", [_type_name(cls)])
-        if isinstance(obj, _ONCE_ONLY):
-            raise NotStorable(
-                f"{path} is a {cls.__name__}, which can be read only once; pass a list or an array", key=path
-            )
+        _refuse_passing(obj, path)
         if is_local(cls.__module__):
             return self._own(obj, path)
-        wrapped = getattr(obj, "__wrapped__", None)
-        if callable(wrapped):
-            return join(b"w", [self.reference(cls, path), self.encode(wrapped, path)])
+        if cls is _LRU_CACHE or hasattr(cls, "__cached_function__"):
+            return join(b"w", [self.reference(cls, path), self.encode(obj.__wrapped__, path)])
         if importable(obj):
             return self.reference(obj, path)
-        if is_standard(cls.__module__):
-            return self._reduced(obj, path)
+        if is_standard(cls.__module__) or cls.__module__.partition(".")[0] in _OPEN_BOOKS:
+            self.uses(cls.__module__)
+            return join(b"r", [_type_name(cls), self._rebuilt(obj, path)])
         raise refusal(obj, path)
 
-    def _reduced(self, obj: Any, path: str) -> bytes:
-        """Encode an object of the standard library by what it would be rebuilt from."""
+    def _rebuilt(self, obj: Any, path: str, base: type | None = None) -> bytes:
+        """Encode an object by what it would be rebuilt from."""
         try:
-            reducer = copyreg.dispatch_table.get(type(obj))
-            state = reducer(obj) if reducer is not None else obj.__reduce_ex__(2)
-        except (TypeError, AttributeError, NotImplementedError) as error:
+            found = state.reduced(obj, base)
+        except (TypeError, AttributeError, NotImplementedError, ValueError, pickle.PickleError) as error:
             raise refusal(obj, path) from error
-        if isinstance(state, str):
-            return join(b"n", [_type_name(type(obj)), state.encode()])
-        make, arguments, *others = state
+        if not isinstance(found, tuple):
+            return self.encode(found, path)
+        make, arguments, *others = found
         rest: list[Any] = list(others)
         if len(rest) == 3 and rest[2] is not None and not isinstance(obj, collections.OrderedDict):
             rest[2] = dict(rest[2])
         rest = [list(part) if hasattr(part, "__next__") else part for part in rest]
-        parts = [self.encode(part, path) for part in (make, arguments, *rest)]
-        return join(b"r", [_type_name(type(obj)), *parts])
+        return join(b"(", [self.encode(part, path) for part in (make, arguments, *rest)])
 
     def _own(self, obj: Any, path: str) -> bytes:
         """Encode an object of a class of the user's: the code of the class and the state."""
         cls = type(obj)
-        base = self._base_content(obj, path)
-        state = {name: value for name, value in _state(obj).items() if not _computed(cls, name)}
+        base, content = self._base_content(obj, path)
+        found = state.attributes(obj, without=base)
         encoded = [
             join(b"=", [name.encode(), self.encode(value, f"{path}.{name}")])
-            for name, value in sorted(state.items())
+            for name, value in sorted(found.items())
         ]
-        return join(b"O", [self.reference(cls, path), base, *encoded])
+        return join(b"O", [self.reference(cls, path), content, *encoded])
 
-    def _base_content(self, obj: Any, path: str) -> bytes:
+    def _base_content(self, obj: Any, path: str) -> tuple[type | None, bytes]:
         """Encode what an object holds as the list, dict, text, array, ... that it also is."""
         for cls in type(obj).__mro__[1:]:
-            if cls in _ATOMS:
-                return _ATOMS[cls](cls(obj) if cls is not str else str.__str__(obj))
-            if cls in _CONTAINERS:
-                return _CONTAINERS[cls](self, obj, path)
+            if cls in ATOMS:
+                return None, ATOMS[cls](cls(obj) if cls is not str else str.__str__(obj))
+            if cls in _CONTAINERS and cls is not collections.OrderedDict:
+                return None, _CONTAINERS[cls](self, obj, path)
             if cls.__module__ == "numpy" and cls.__qualname__ == "ndarray":
-                return arrays.encode_array(obj.view(cls), path, self.encode)
-            if cls is BaseException:
-                return self.encode(obj.args, f"{path}.args")
-            if not cls.__flags__ & 1 << 9 and cls is not object:  # (made in C: may hide its state)
-                raise refusal(obj, path)
-        return b""
+                return None, arrays.encode_array(obj.view(cls), path, self.encode)
+            if cls is state.rebuilt_by(type(obj)):
+                return cls, self._rebuilt(obj, path, cls)
+        if state.hides(type(obj)):
+            raise refusal(obj, path)
+        return None, b""
+
+
+def _refuse_passing(obj: Any, path: str) -> None:
+    """Refuse what is gone when it has been read, or when nobody else holds it any more."""
+    if isinstance(obj, _ONCE_ONLY) or (type(obj).__module__ == "itertools" and hasattr(obj, "__next__")):
+        raise NotStorable(
+            f"{path} is a {type(obj).__name__}, which can be read only once; pass a list or an array",
+            key=path,
+        )
+    if isinstance(type(obj), type) and issubclass(type(obj), _WEAK):
+        raise NotStorable(
+            f"{path} is a weak reference ({type(obj).__name__}), behind which anything may change or vanish; "
+            "pass the object itself, or leave it out with ignore_kwargs if results do not depend on it",
+            key=path,
+        )
+
+
+_LRU_CACHE = type(functools.lru_cache(_refuse_passing))
 
 
 def importable(obj: Any) -> bool:
@@ -252,54 +262,6 @@ def _type_name(cls: type) -> bytes:
     return f"{cls.__module__}.{cls.__qualname__}".encode()
 
 
-def _state(obj: Any) -> dict[str, Any]:
-    state = dict(getattr(obj, "__dict__", {}))
-    for cls in type(obj).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            name = f"_{cls.__name__.lstrip('_')}{slot}" if slot[:2] == "__" != slot[-2:] else slot
-            if name not in {"__dict__", "__weakref__"} and hasattr(obj, name):
-                state[name] = getattr(obj, name)
-    return state
-
-
-def _computed(cls: type, name: str) -> bool:
-    """Tell whether an attribute only remembers what a cached property computed."""
-    return any(isinstance(base.__dict__.get(name), functools.cached_property) for base in cls.__mro__)
-
-
-def _text(value: str) -> bytes:
-    raw = value.encode("utf-8", "surrogatepass")
-    return b"s%d:%b" % (len(raw), raw)
-
-
-def _float(value: float) -> bytes:
-    return b"f" + struct.pack("<d", value)
-
-
-def _bytes(value: bytes) -> bytes:
-    raw = value if len(value) < 1024 else xxhash.xxh3_128_digest(value)
-    return b"b%d:%b" % (len(value), raw)
-
-
-def _buffer(tag: bytes) -> Callable[[Any], bytes]:
-    return lambda value: tag + _bytes(bytes(value))
-
-
-_ATOMS: dict[type, Callable[[Any], bytes]] = {
-    type(None): lambda value: b"N",
-    type(...): lambda value: b".",
-    type(NotImplemented): lambda value: b"!",
-    bool: lambda value: b"T" if value else b"F",
-    int: lambda value: b"i%x;" % value,
-    float: _float,
-    complex: lambda value: b"c" + struct.pack("<dd", value.real, value.imag),
-    str: _text,
-    bytes: _bytes,
-    bytearray: _buffer(b"B"),
-}
-
-
 def _sequence(tag: bytes) -> Callable[[Hasher, Any, str], bytes]:
     def encode(hasher: Hasher, obj: Any, path: str) -> bytes:
         items = enumerate(type(obj).__iter__(obj))
@@ -327,7 +289,14 @@ def _proxy(hasher: Hasher, obj: Any, path: str) -> bytes:
 
 
 def _view(hasher: Hasher, obj: memoryview, path: str) -> bytes:
-    return join(b"v", [obj.format.encode(), repr(obj.shape).encode(), _bytes(obj.tobytes())])
+    if "O" in obj.format:
+        raise NotStorable(f"{path} is a view of objects, not of their content; pass a list", key=path)
+    return join(b"v", [obj.format.encode(), repr(obj.shape).encode(), of_bytes(obj.tobytes())])
+
+
+def _keys_view(hasher: Hasher, obj: Any, path: str) -> bytes:
+    """Encode the keys or items of a dictionary, whose order does not count."""
+    return join(b"k", [type(obj).__name__.encode(), _set(b"S")(hasher, obj, path)])
 
 
 def _bound(hasher: Hasher, obj: Any, path: str) -> bytes:
@@ -347,6 +316,10 @@ _CONTAINERS: dict[type, Callable[[Hasher, Any, str], bytes]] = {
     collections.OrderedDict: lambda hasher, obj, path: join(b"o", [hasher.encode(list(obj.items()), path)]),
     types.MappingProxyType: _proxy,
     memoryview: _view,
+    type({}.keys()): _keys_view,
+    type({}.items()): _keys_view,
+    type({}.values()): lambda hasher, obj, path: join(b"y", [hasher.encode(list(obj), path)]),
+    functools.cached_property: lambda hasher, obj, path: join(b"h", [hasher.encode(obj.func, path)]),
     property: _bound,
     staticmethod: _method,
     classmethod: _method,
@@ -363,4 +336,4 @@ def immutable(obj: Any) -> bool:
     """
     if type(obj) in {tuple, frozenset}:
         return all(map(immutable, obj))
-    return (type(obj) in _ATOMS and type(obj) is not bytearray) or arrays.is_number(obj)
+    return (type(obj) in ATOMS and type(obj) is not bytearray) or arrays.is_number(obj)

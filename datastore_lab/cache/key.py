@@ -16,7 +16,7 @@ from datastore_lab.errors import NotStorable
 if TYPE_CHECKING:
     from datastore_lab.cache.guards import Guards
 
-LAYOUT = "3"
+LAYOUT = "4"
 """Part of every key; grows whenever the meaning of keys changes."""
 
 ARGUMENT = "argument "
@@ -87,16 +87,19 @@ class FunctionKey:
         self.ignore = frozenset(ignore)
         self.owner = f"{getattr(function, '__module__', None) or '__main__'}.{_name(function)}"
         self._version = digest(version, "version")
-        self._signature = _signature(function)
+        self._take_signature()
+        self._known: tuple[Code, Guards] | None = None
+        self._lock = threading.Lock()
+        self._check_ignored()
+
+    def _take_signature(self) -> None:
+        self._signature = _signature(self.function)
         parameters = list(self._signature.parameters.values()) if self._signature else []
         plain = bool(parameters) and all(parameter.kind is _POSITIONAL for parameter in parameters)
         self._plain = [parameter.name for parameter in parameters] if plain else None
         self._many = {
             parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.VAR_KEYWORD
         }
-        self._known: tuple[Code, Guards] | None = None
-        self._lock = threading.Lock()
-        self._check_ignored()
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """Give the key of a call.
@@ -108,13 +111,13 @@ class FunctionKey:
         NotStorable
             Naming the argument, or the variable that the function reads, whose content can't be told.
         """
+        code = self.code()
         bound = self._bind(args, kwargs)
         arguments = {
             name: digest(value, f"argument {name!r} of {_name(self.function)}")
             for name, value in bound.items()
             if name not in self.ignore
         }
-        code = self.code()
         return Call(key_of(code.digest, arguments), arguments, bound, code)
 
     def parts(self, call: Call) -> dict[str, str]:
@@ -130,6 +133,7 @@ class FunctionKey:
         """Give the state of the code as it is now."""
         with self._lock:
             if self._known is None or not self._known[1].hold():
+                self._take_signature()  # (defaults may have been given anew)
                 walk = Walk(self.ignore)
                 parts = self._walked(walk)
                 pieces = [part.encode() for name in sorted(parts) for part in (name, parts[name])]
@@ -198,7 +202,8 @@ def _short(value: Any) -> str:
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return inspect.signature(function)
+        # what stands between the caller and a wrapped function may have other defaults
+        return inspect.signature(function, follow_wrapped=False)
     except (ValueError, TypeError):
         if not callable(function):
             raise NotStorable(f"{function!r} is not a function", key=repr(function)) from None

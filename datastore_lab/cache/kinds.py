@@ -5,8 +5,9 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from datastore_lab.cache.guards import MISSING
-from datastore_lab.cache.hashing import immutable
+from datastore_lab.cache import sources
+from datastore_lab.cache.guards import MISSING, cell_value
+from datastore_lab.cache.hashing import immutable, importable
 
 _FIXED = (property, staticmethod, classmethod)
 
@@ -14,7 +15,10 @@ _FIXED = (property, staticmethod, classmethod)
 def home(obj: Any) -> str:
     """Name the module whose code an object is; not the one that a wrapper claims."""
     if isinstance(obj, types.FunctionType):
-        return str(obj.__globals__.get("__name__", "__main__"))
+        name = str(obj.__globals__.get("__name__", "__main__"))
+        return (
+            "__main__" if name == "__mp_main__" else name
+        )  # (the program, in a process that it has spawned)
     owner = getattr(obj, "__objclass__", None)
     return str(getattr(obj, "__module__", None) or getattr(owner, "__module__", None) or "builtins")
 
@@ -62,3 +66,22 @@ def settled(obj: Any) -> bool:
 def is_cached_function(obj: Any) -> bool:
     """Tell whether an object is a function that `cached` has wrapped."""
     return hasattr(type(obj), "__cached_function__")
+
+
+def is_wrapper(obj: Any) -> bool:
+    """Tell whether an object is a function that a library has made around others, as by a decorator."""
+    return isinstance(obj, types.FunctionType) and not sources.is_local(home(obj)) and not importable(obj)
+
+
+def held(function: types.FunctionType) -> tuple[Any, ...]:
+    """Give what a function that a library has made holds: closure, defaults, and what it wraps."""
+    if function.__code__.co_qualname == "singledispatch.<locals>.wrapper":  # (the rest only remembers calls)
+        return (dict(vars(function)["registry"]),)
+    cells = [cell_value(cell) for cell in function.__closure__ or ()]
+    return (cells, function.__defaults__, function.__kwdefaults__, vars(function).get("__wrapped__"))
+
+
+def settings(function: Any) -> tuple[Any, frozenset[str], str]:
+    """Give the function inside a cached one, the names that it leaves out, and the digest of its version."""
+    keys = function._core.keys
+    return keys.function, keys.ignore, keys._version

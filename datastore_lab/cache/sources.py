@@ -13,16 +13,25 @@ import functools
 import importlib.metadata
 import importlib.util
 import linecache
+import os
+import re
 import site
 import sys
 import sysconfig
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import xxhash
+
+from datastore_lab.errors import NotStorable
+
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _FUTURES = 0x1FF0000  # the bits of co_flags that `from __future__` imports set
+_OWN = __name__.partition(".")[0]
 _FOLDERS = {"site-packages", "dist-packages"}
+_COMPREHENSION = re.compile(r"<(?:listcomp|setcomp|dictcomp|genexpr)>\.(?:<locals>\.)?")
 _DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -35,7 +44,7 @@ class Form(NamedTuple):
 
 
 def is_standard(module: str | None) -> bool:
-    """Tell whether a module is part of Python itself.
+    """Tell whether a module is part of Python itself, and no file of the user's with the same name.
 
     Examples
     --------
@@ -43,7 +52,20 @@ def is_standard(module: str | None) -> bool:
     (True, False)
     """
     top = (module or "builtins").partition(".")[0]
-    return (top != "__main__" and top in sys.stdlib_module_names) or top in sys.builtin_module_names
+    if top in sys.builtin_module_names:
+        return True
+    return top in sys.stdlib_module_names and _of_python(getattr(sys.modules.get(top), "__file__", None))
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_python(file: str | None) -> bool:
+    return file is None or any(parent in _python_folders() for parent in Path(file).resolve().parents)
+
+
+@functools.cache
+def _python_folders() -> set[Path]:
+    named = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(os.__file__).parent)]
+    return {Path(path).resolve() for path in named if path}
 
 
 def is_local(module: str | None) -> bool:
@@ -57,21 +79,15 @@ def is_local(module: str | None) -> bool:
     if is_standard(module):
         return False
     top = (module or "").partition(".")[0]
-    return top == "__main__" or (top != __name__.partition(".")[0] and not _installed(top))
+    if top in {"__main__", _OWN}:
+        return top == "__main__"
+    return not _installed(top, getattr(sys.modules.get(module or ""), "__file__", None))
 
 
 @functools.lru_cache(maxsize=4096)
-def _installed(top: str) -> bool:
-    loaded = sys.modules.get(top)
-    file = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), None)
-    if file is None:
-        try:
-            spec = importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None:
-            return False
-        file = spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+def _installed(top: str, file: str | None) -> bool:
+    """Tell whether a file is installed; where it is not known, that of the whole package decides."""
+    file = file or _file_of(top)
     if file is None:
         return False
     parents = Path(file).resolve().parents
@@ -80,12 +96,49 @@ def _installed(top: str) -> bool:
     )
 
 
+def _file_of(top: str) -> str | None:
+    loaded = sys.modules.get(top)
+    file = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), None)
+    if file is not None:
+        return str(file)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return None
+    return spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+
+
 @functools.cache
 def _library_folders() -> set[Path]:
     named = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return {
         Path(path).resolve() for path in [*named, *site.getsitepackages(), site.getusersitepackages()] if path
     }
+
+
+def binary(module: str) -> str | None:
+    """Digest the file of a module that is compiled, so that building it anew is seen; None for others."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or file.endswith((".py", ".pyc")):
+        return None
+    return _digest_of(file, module)
+
+
+def _digest_of(file: str, module: str) -> str:
+    try:
+        found = Path(file).stat()
+        return _file_digest(file, found.st_mtime_ns, found.st_size, found.st_ino)
+    except OSError as error:
+        raise NotStorable(
+            f"the cache can't read {file}, the code of {module}: {error}; install it anew", key=module
+        ) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _file_digest(file: str, _changed: int, _size: int, _number: int) -> str:
+    return str(xxhash.xxh3_128_hexdigest(Path(file).read_bytes()))
 
 
 def distribution(module: str) -> tuple[str, str]:
@@ -106,13 +159,16 @@ def _distribution(top: str) -> tuple[str, str]:
     for name in _providers().get(top, ()):  # asked for only now: the scan takes 100 ms
         if (version := _version(name)) is not None:
             return name, version
-    return top, str(getattr(sys.modules.get(top), "__version__", "unknown"))
+    loaded = sys.modules.get(top)  # without metadata: the version that it names itself, or its file
+    file = getattr(loaded, "__file__", None)
+    own = getattr(loaded, "__version__", None) or (file and _digest_of(file, top)) or "unknown"
+    return top, str(own)
 
 
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, OSError, KeyError):  # (not there, or half removed)
         return None
 
 
@@ -121,7 +177,6 @@ def _providers() -> dict[str, list[str]]:
     return {name: sorted(found) for name, found in importlib.metadata.packages_distributions().items()}
 
 
-@functools.lru_cache(maxsize=16384)
 def form(code: types.CodeType) -> Form:
     """Give the normalised text of a function, lambda or method.
 
@@ -130,17 +185,22 @@ def form(code: types.CodeType) -> Form:
     this code: a file that was edited after it was imported is not what runs. Otherwise, and where there is
     no source, the compiled code itself is the text.
     """
+    return _form(code, code.co_filename)  # (code from elsewhere may be equal, but have no source)
+
+
+@functools.lru_cache(maxsize=16384)
+def _form(code: types.CodeType, file: str) -> Form:
     for refresh in (False, True):
         if refresh:
-            linecache.checkcache(code.co_filename)
-        node = _find(code, "".join(linecache.getlines(code.co_filename)))
+            linecache.checkcache(file)
+        node = _find(code, "".join(linecache.getlines(file)))
         if node is not None:
             return _normalised(node)
     return Form(repr(_compiled(code)), "")
 
 
 class _Source(NamedTuple):
-    nodes: dict[int, list[_Function | ast.Lambda]]
+    nodes: dict[tuple[int, str], list[_Function | ast.Lambda]]
     codes: frozenset[types.CodeType]
 
 
@@ -151,12 +211,37 @@ def _parsed(text: str, futures: int) -> _Source | None:
         compiled = compile(text, "<source>", "exec", futures | _FLAGS, dont_inherit=True)
     except (SyntaxError, ValueError):
         return None
-    nodes: dict[int, list[_Function | ast.Lambda]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            decorators = getattr(node, "decorator_list", [])
-            nodes.setdefault(min([node.lineno, *(item.lineno for item in decorators)]), []).append(node)
+    nodes: dict[tuple[int, str], list[_Function | ast.Lambda]] = {}
+    for node, name in _named(tree, ""):
+        decorators = getattr(node, "decorator_list", [])
+        line = min([node.lineno, *(item.lineno for item in decorators)])
+        nodes.setdefault((line, name), []).append(node)
     return _Source(nodes, frozenset(_all_codes(compiled)))
+
+
+class _Parts(ast.AST):
+    """Some nodes that stand in one scope."""
+
+    _fields = ("parts",)
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
+
+
+def _named(tree: ast.AST, within: str) -> Iterator[tuple[_Function | ast.Lambda, str]]:
+    """Yield functions and lambdas with their qualified names, as the compiler gives them."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (*_DOCUMENTED, ast.Lambda)):
+            yield from _named(node, within)
+            continue
+        name = within + getattr(node, "name", "<lambda>")
+        if not isinstance(node, ast.ClassDef):
+            yield node, name
+        body = node.body if isinstance(node.body, list) else [node.body]
+        inside = f"{name}." if isinstance(node, ast.ClassDef) else f"{name}.<locals>."
+        yield from _named(_Parts(body), inside)
+        outside = [part for part in ast.iter_child_nodes(node) if part not in body]
+        yield from _named(_Parts(outside), within)  # decorators, defaults, annotations, bases
 
 
 def _all_codes(code: types.CodeType) -> list[types.CodeType]:
@@ -168,12 +253,11 @@ def _find(code: types.CodeType, text: str) -> _Function | ast.Lambda | None:
     source = _parsed(text, code.co_flags & _FUTURES) if text else None
     if source is None or code not in source.codes:
         return None
-    candidates = [
-        node
-        for node in source.nodes.get(code.co_firstlineno, ())
-        if getattr(node, "name", "<lambda>") == code.co_name and _contains(node, code)
-    ]
-    return min(candidates, key=_extent) if candidates and _unique(candidates) else None
+    name = _COMPREHENSION.sub("", code.co_qualname)
+    candidates = source.nodes.get((code.co_firstlineno, name), [])
+    if len(candidates) > 1:  # lambdas in a line are told apart by columns, if the code knows its columns
+        candidates = [node for node in candidates if _contains(node, code)]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _contains(node: _Function | ast.Lambda, code: types.CodeType) -> bool:
@@ -183,17 +267,6 @@ def _contains(node: _Function | ast.Lambda, code: types.CodeType) -> bool:
         for line, last, column, final in code.co_positions()
         if line and last and column is not None and final is not None and (last, final) != (line, column)
     )
-
-
-def _extent(node: ast.expr | ast.stmt) -> tuple[int, int]:
-    lines = (node.end_lineno or 0) - node.lineno
-    return lines, (node.end_col_offset or 0) - node.col_offset
-
-
-def _unique(candidates: list[_Function | ast.Lambda]) -> bool:
-    """Several lambdas in a line are told apart by columns; without columns nothing can tell them apart."""
-    extents = sorted(map(_extent, candidates))
-    return len(extents) < 2 or extents[0] != extents[1]
 
 
 def _normalised(node: _Function | ast.Lambda) -> Form:

@@ -28,11 +28,12 @@ def encoder(obj: Any) -> Callable[[Any, str, Encode], bytes] | None:
 def _frame(frame: Any, path: str, encode: Encode) -> bytes:
     columns = [_column(frame.iloc[:, number].array, path, encode) for number in range(frame.shape[1])]
     labels = [_index(frame.index, path, encode), _index(frame.columns, path, encode)]
-    return _join(b"DataFrame", *labels, encode(frame.attrs, f"{path}.attrs"), *columns)
+    about = encode((frame.attrs, frame.flags.allows_duplicate_labels), f"{path}.attrs")
+    return _join(b"DataFrame", *labels, about, *columns)
 
 
 def _series(series: Any, path: str, encode: Encode) -> bytes:
-    about = encode((series.name, series.attrs), path)
+    about = encode((series.name, series.attrs, series.flags.allows_duplicate_labels), path)
     index = _index(series.index, path, encode)
     return _join(b"Series", about, index, _column(series.array, path, encode))
 
@@ -95,16 +96,35 @@ def _printed(value: Any, path: str, encode: Encode) -> bytes:
     return _join(type(value).__qualname__.encode(), repr(value).encode())
 
 
+def _offset(value: Any, path: str, encode: Encode) -> bytes:
+    calendar = getattr(value, "calendar", None)
+    days = None if calendar is None else (list(calendar.weekmask), calendar.holidays)
+    about = (
+        value.n,
+        value.normalize,
+        {name: part for name, part in value.kwds.items() if name != "calendar"},
+        days,
+    )
+    return _join(type(value).__qualname__.encode(), repr(value).encode(), encode(about, path))
+
+
+def _type(dtype: Any, path: str, encode: Encode) -> bytes:
+    categories = getattr(dtype, "categories", None)
+    labels = b"" if categories is None else _index(categories, path, encode)
+    return _join(type(dtype).__qualname__.encode(), repr(dtype).encode(), labels)
+
+
 def _data_array(array: Any, path: str, encode: Encode) -> bytes:
     coordinates = _variables(array.coords, path, encode)
     own = _variable(array.variable, path, encode)
-    return _join(b"DataArray", encode(array.name, path), own, coordinates)
+    return _join(b"DataArray", encode(array.name, path), own, coordinates, _indexes(array, path, encode))
 
 
 def _dataset(dataset: Any, path: str, encode: Encode) -> bytes:
     attributes = encode(dict(dataset.attrs), f"{path}.attrs")
     coordinates = encode(sorted(map(repr, dataset.coords)), path)
-    return _join(b"Dataset", attributes, coordinates, _variables(dataset.variables, path, encode))
+    indexes = _indexes(dataset, path, encode)
+    return _join(b"Dataset", attributes, coordinates, _variables(dataset.variables, path, encode), indexes)
 
 
 def _tree(tree: Any, path: str, encode: Encode) -> bytes:
@@ -113,6 +133,12 @@ def _tree(tree: Any, path: str, encode: Encode) -> bytes:
         part for place, node in nodes for part in (place.encode(), _dataset(node.to_dataset(), path, encode))
     ]
     return _join(b"DataTree", encode(tree.name, path), *parts)
+
+
+def _indexes(obj: Any, path: str, encode: Encode) -> bytes:
+    """Encode by which coordinates one can select; their values are those of the coordinates."""
+    found = [(repr(name), type(index).__qualname__) for name, index in obj.xindexes.items()]
+    return encode(sorted(found), path)
 
 
 def _variables(variables: Any, path: str, encode: Encode) -> bytes:
@@ -165,8 +191,8 @@ _ENCODERS: dict[str, Callable[[Any, str, Encode], bytes]] = {
     "pandas.Interval": _printed,
     "pandas.NaTType": _printed,
     "pandas.NAType": _printed,
-    "pandas.ExtensionDtype": _printed,
-    "pandas.BaseOffset": _printed,
+    "pandas.ExtensionDtype": _type,
+    "pandas.BaseOffset": _offset,
     "xarray.DataArray": _data_array,
     "xarray.Dataset": _dataset,
     "xarray.DataTree": _tree,

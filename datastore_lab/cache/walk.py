@@ -13,29 +13,35 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from datastore_lab.cache import kinds, names, sources
-from datastore_lab.cache.guards import MISSING, Guards, Rehash, cell_value
-from datastore_lab.cache.hashing import Hasher, hexdigest, importable, join, refusal
+from datastore_lab.cache import kinds, names, opaque, sources
+from datastore_lab.cache.atoms import hexdigest, join
+from datastore_lab.cache.guards import MISSING, Guards, Rehash, Surface, cell_value
+from datastore_lab.cache.hashing import Hasher, refusal
+from datastore_lab.cache.reached import Reached
 from datastore_lab.errors import NotStorable
 
 _CLASS_NOISE = {
     "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
     "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__",
     "_abc_impl", "__subclasshook__", "__classcell__", "_member_map_", "_value2member_map_",
-    "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_",
+    "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_", "__slotnames__",
+    "__attrs_attrs__", "__attrs_props__", "_abc_registry", "_abc_cache", "_abc_negative_cache",
+}  # fmt: skip
+
+_MODULE_NOISE = {
+    "__name__", "__doc__", "__file__", "__loader__", "__spec__", "__cached__", "__builtins__",
+    "__package__", "__path__", "__annotations__", "__annotate__", "__conditional_annotations__",
 }  # fmt: skip
 
 CELL = "this cell"
 
-_OPAQUE = {"eval", "exec", "globals", "__import__"}
-"""Builtins that reach anything by a name that is not in the code."""
-
-
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _BOUND = (types.MethodType, types.MethodWrapperType)
 
 
@@ -58,18 +64,17 @@ class Walk:
     """
 
     def __init__(self, ignore: Iterable[str] = (), *, docs: bool = False) -> None:
-        self.parts: dict[str, str] = {}
+        self._reached = Reached()
+        self.parts = self._reached.parts
+        self.named = self._reached.named
         self.guards = Guards(surface)
-        self.hasher = Hasher(self.reference)
+        self.hasher = Hasher(self.reference, self._reached.version)
         self._ignore = frozenset(ignore)
-        self._labels: dict[int, str] = {}
-        self._kept: list[Any] = []
-        self._waiting: list[tuple[Any, str]] = []
-        self._docs: dict[str, str] = {}
         self._reads_docs = docs
+        self._within: set[int] = set()
         self.references = 0
         self._root: Any = None
-        self._root_is_called = False
+        self._begun = self._root_is_called = False
 
     # -- entrances ------------------------------------------------------------------------------------
 
@@ -83,7 +88,10 @@ class Walk:
     def function(self, function: Callable[..., Any]) -> dict[str, str]:
         """Collect the parts of a function."""
         self._root = function
-        self.reference(function, getattr(function, "__qualname__", repr(function)))
+        if kinds.is_code(function):
+            self.reference(function, getattr(function, "__qualname__", repr(function)))
+        else:  # a partial, a bound method, an object that can be called
+            self._bound("the function itself", names.WHOLE, function, lambda: function)
         self._finish()
         if self._root_is_called:
             uses = self._defaults(self._root, "the function itself")
@@ -106,19 +114,12 @@ class Walk:
         self._finish()
         return self.parts
 
-    def named(self) -> Iterator[tuple[str, Any]]:
-        """Yield the label of each piece of local code that was reached, and the code itself."""
-        for obj in self._kept:
-            yield self._labels[id(obj)], obj
-
     def _finish(self) -> None:
-        while self._waiting:
-            obj, label = self._waiting.pop(0)
+        while (found := self._reached.next()) is not None:
+            obj, label = found
             self.parts[f"code of {label}"] = hexdigest(self._unit(obj, label))
         if self._reads_docs:
-            self.parts.update(
-                {f"docstring of {label}": hexdigest(doc.encode()) for label, doc in self._docs.items()}
-            )
+            self._reached.count_docs()
 
     # -- references -----------------------------------------------------------------------------------
 
@@ -135,46 +136,29 @@ class Walk:
         module = kinds.home(obj)
         label = f"{module}.{kinds.own_name(obj)}"
         if sources.is_local(module) and isinstance(obj, (types.FunctionType, type)):
-            return b"L" + self._label(obj, label).encode()
+            return self._label(obj, label)
         return self._foreign(obj, module, label, path)
 
     def _foreign(self, obj: Any, module: str, label: str, path: str) -> bytes:
         """Name something of a library, and look into what a decorator of the library holds."""
-        self._note_version(module)
-        if not isinstance(obj, types.FunctionType) or importable(obj):
+        opaque.check(obj, label, path)
+        self._reached.version(module)
+        if not kinds.is_wrapper(obj):
             return b"X" + label.encode()
-        inner = [self.hasher.encode(cell_value(cell), f"inside {path}") for cell in obj.__closure__ or ()]
-        inner += [
-            self.hasher.encode(part, f"defaults of {path}") for part in (obj.__defaults__, obj.__kwdefaults__)
-        ]
-        if "__wrapped__" in vars(obj):
-            inner.append(self.hasher.encode(vars(obj)["__wrapped__"], path))
         self.guards.functions.append((obj, obj.__code__, obj.__defaults__, obj.__kwdefaults__))
-        return join(b"Y", [label.encode(), *inner])
+        return join(b"Y", [label.encode(), self.hasher.encode(kinds.held(obj), f"inside {path}")])
 
     def _module(self, module: types.ModuleType) -> bytes:
         if sources.is_local(module.__name__):
-            return b"L" + self._label(module, module.__name__).encode()
-        self._note_version(module.__name__)
+            return self._label(module, module.__name__)
+        self._reached.version(module.__name__)
         return b"X" + module.__name__.encode()
 
-    def _note_version(self, module: str | None) -> None:
-        if module and not sources.is_standard(module) and not sources.is_local(module):
-            name, version = sources.distribution(module)
-            self.parts[f"version of {name}"] = version
-
-    def _label(self, obj: Any, wanted: str) -> str:
-        if id(obj) not in self._labels:
-            taken = set(self._labels.values())
-            number = 1
-            while (label := wanted if number == 1 else f"{wanted}#{number}") in taken:
-                number += 1
-            self._labels[id(obj)] = label
-            self._kept.append(obj)
-            self._waiting.append((obj, label))
-        elif obj is self._root:
-            self._root_is_called = True
-        return self._labels[id(obj)]
+    def _label(self, obj: Any, wanted: str) -> bytes:
+        known, label = obj is self._root, self._reached.label(obj, wanted)
+        self._root_is_called |= known and self._begun
+        self._begun |= known
+        return b"L" + label.encode()
 
     # -- units of local code --------------------------------------------------------------------------
 
@@ -184,16 +168,20 @@ class Walk:
         if isinstance(obj, type):
             return self._class(obj, label)
         space = vars(obj)
+        self._reached.version(obj.__name__)
         self.guards.sizes.append((space, len(space)))
-        own = sorted(name for name in space if not name.startswith("__"))
+        own = sorted(name for name in space if name not in _MODULE_NOISE)
         return join(b"module", [self._use(label, name, names.WHOLE, space) for name in own])
 
     def _function(self, function: types.FunctionType, label: str) -> bytes:
         code = function.__code__
         self.guards.functions.append((function, code, function.__defaults__, function.__kwdefaults__))
-        text, self._docs[label] = sources.form(code)
+        text, doc = sources.form(code)
+        self._reached.doc(label, doc)
         read = names.of_code(code)
         self._reads_docs |= read.docs
+        for attribute in sorted(read.opaque - self._ignore):
+            raise opaque.refusal(label, attribute, attribute)
         if "__class__" in code.co_freevars:
             read = read._replace(closure={**read.closure, "__class__": names.WHOLE})
         uses = [self._use(label, name, chains, function.__globals__) for name, chains in read.globals.items()]
@@ -207,23 +195,39 @@ class Walk:
         return join(b"function", [text.encode("utf-8", "surrogatepass"), *uses])
 
     def _defaults(self, function: types.FunctionType, label: str) -> list[bytes]:
-        found = {str(number): default for number, default in enumerate(function.__defaults__ or ())}
-        found.update(sorted((function.__kwdefaults__ or {}).items()))
-        fetch = {name: functools.partial(_itself, default) for name, default in found.items()}
-        return [
-            self._bound(f"default {name} of {label}", names.WHOLE, default, fetch[name])
-            for name, default in found.items()
-        ]
+        named = function.__kwdefaults__ or {}
+        placed = enumerate(function.__defaults__ or ())
+        uses = [self._placed(f"default {number} of {label}", default) for number, default in placed]
+        return uses + [self._default(label, name, named) for name in sorted(named)]
+
+    def _placed(self, path: str, default: Any) -> bytes:
+        return self._bound(path, names.WHOLE, default, lambda: default)
+
+    def _default(self, label: str, name: str, named: dict[str, Any]) -> bytes:
+        default = named[name]
+        if kinds.settled(default):
+            self.guards.bindings.append((named, name, default))
+        fetch = functools.partial(named.get, name, MISSING)
+        return join(name.encode(), [self._bound(f"default {name} of {label}", names.WHOLE, default, fetch)])
 
     def _class(self, cls: type, label: str) -> bytes:
         space = vars(cls)
         self.guards.sizes.append((space, len(space)))
-        self._docs[label] = cls.__doc__ if isinstance(cls.__doc__, str) else ""
+        self.guards.bases.append((cls, cls.__bases__))
+        self._reached.version(cls.__module__)
+        self._reached.doc(label, cls.__doc__ if isinstance(cls.__doc__, str) else "")
         bases = [self.reference(base, label) for base in (type(cls), *cls.__bases__)]
-        annotations = {name: repr(form) for name, form in inspect.get_annotations(cls).items()}
+        annotations = [self._annotation(label, *item) for item in inspect.get_annotations(cls).items()]
         own = sorted(name for name in space if name not in _CLASS_NOISE)
         members = [self._use(label, name, names.WHOLE, space) for name in own]
-        return join(b"class", [*bases, repr(annotations).encode(), *members])
+        return join(b"class", [*bases, join(b"annotations", annotations), *members])
+
+    def _annotation(self, label: str, name: str, form: Any) -> bytes:
+        try:
+            encoded = self.hasher.encode(form, f"annotation of {label}.{name}")
+        except NotStorable:  # (as of a forward reference, which keeps what it was resolved to)
+            encoded = _ADDRESS.sub("", repr(form)).encode()
+        return join(name.encode(), [encoded])
 
     # -- names that code reads ------------------------------------------------------------------------
 
@@ -232,12 +236,8 @@ class Walk:
             return b""
         obj = space.get(name, MISSING)
         if obj is MISSING:
-            if name in _OPAQUE:
-                raise NotStorable(
-                    f"{owner} uses {name}(), so the cache can't tell what it reads; leave {name!r} out with "
-                    "ignore_kwargs if results do not depend on that",
-                    key=name,
-                )
+            if name in opaque.BUILTINS:
+                raise opaque.refusal(owner, f"{name}()", name)
             self.guards.bindings.append((space, name, MISSING))
             known = "builtin" if hasattr(builtins, name) else "missing"
             return f"{name} {known}".encode()
@@ -262,26 +262,62 @@ class Walk:
 
     def _bound(self, path: str, chains: names.Chains, obj: Any, fetch: Callable[[], Any]) -> bytes:
         """Encode what a name stands for: code by reference, a value as a part with a digest of its own."""
-        if isinstance(obj, types.ModuleType) and () not in chains and sources.is_local(obj.__name__):
-            return self._members(obj, chains)
+        if isinstance(obj, types.ModuleType) and () not in chains:
+            return self._members(obj, chains, path)
         if isinstance(obj, (staticmethod, classmethod)):
             return join(
                 type(obj).__name__.encode(), [self._bound(path, chains, obj.__func__, lambda: obj.__func__)]
             )
         if kinds.is_code(obj):
+            if kinds.is_wrapper(obj):
+                self._watch(path, obj, fetch)
             return join(b"code", [self.reference(obj, path), *self._attributes(path, obj, chains)])
         if kinds.is_cached_function(obj):
-            return self._bound(path, chains, obj.__wrapped__, lambda: obj.__wrapped__)
-        before = self.references
-        self.parts[path] = found = hexdigest(self.hasher.encode(obj, path))
-        if not kinds.settled(obj):
-            # labels may be numbered otherwise in a walk of its own, so the digest to compare with is from one
-            alone = found if self.references == before else surface(obj, path)
-            self.guards.rehash.append(Rehash(fetch, alone, path))
-        return b"value"
+            return self._cached(path, chains, obj)
+        return self._value(path, obj, fetch)
 
-    def _members(self, module: types.ModuleType, chains: names.Chains) -> bytes:
+    def _value(self, path: str, obj: Any, fetch: Callable[[], Any]) -> bytes:
+        opaque.check(obj, "", path)
+        before = self.references
+        found = hexdigest(self.hasher.encode(obj, path))
+        if not kinds.settled(obj):
+            # labels may be numbered otherwise in a walk of its own, so what to compare with is from one
+            alone = Surface(found, ()) if self.references == before else surface(obj, path)
+            self.guards.rehash.append(Rehash(fetch, alone, path))
+        return join(b"value", [self._reached.note(path, found).encode()])
+
+    def _watch(self, path: str, obj: Any, fetch: Callable[[], Any]) -> None:
+        self.guards.rehash.append(Rehash(fetch, surface(obj, path), path))
+
+    def _cached(self, path: str, chains: names.Chains, obj: Any) -> bytes:
+        """Encode a cached function as the function that it wraps, with what it was told to leave out."""
+        function, ignored, version = kinds.settings(obj)
+        if ignored - self._ignore and function is not self._root:
+            named = self._apart(path, function, ignored)
+        else:
+            named = self._bound(path, chains, function, lambda: function)
+        return join(b"cached", [named, version.encode(), *self._attributes(path, obj, chains)])
+
+    def _apart(self, path: str, function: Any, ignored: frozenset[str]) -> bytes:
+        """Walk through a function that leaves out other names than this walk does."""
+        if id(function) in self._within:
+            return f"within {path}".encode()
+        walk = Walk(self._ignore | ignored, docs=self._reads_docs)
+        walk._within = {*self._within, id(self._root), id(function)}
+        for name, found in walk.function(function).items():
+            if name.startswith("version of "):
+                self.parts[name] = found
+            else:
+                self._reached.note(f"{name} (for {path})", found)
+        self.guards.extend(walk.guards)
+        parts = [f"{name}={found}".encode() for name, found in sorted(walk.parts.items())]
+        return hexdigest(join(b"apart", parts)).encode()
+
+    def _members(self, module: types.ModuleType, chains: names.Chains, path: str) -> bytes:
         """Encode only those attributes of a local module that the code names."""
+        if not sources.is_local(module.__name__):
+            opaque.check_members(module.__name__, chains, path)
+            return join(b"code", [self._module(module)])
         found: dict[str, set[tuple[str, ...]]] = {}
         for chain in chains:
             found.setdefault(chain[0], set()).add(chain[1:])
@@ -299,30 +335,47 @@ class Walk:
 
     def _attributes(self, path: str, obj: Any, chains: names.Chains) -> list[bytes]:
         """Encode the attributes that code reads from a function, as in ``function.table``."""
-        if not isinstance(obj, types.FunctionType):
+        if not (isinstance(obj, types.FunctionType) or kinds.is_cached_function(obj)):
             return []
         space = vars(obj)
         read = sorted(
             {chain[0] for chain in chains if chain and chain[0] in space and chain[0] != "__wrapped__"}
         )
-        fetch = {name: functools.partial(space.get, name, MISSING) for name in read}
-        return [self._bound(f"{path}.{name}", names.WHOLE, space[name], fetch[name]) for name in read]
+        self.guards.sizes.append((space, len(space)))
+        return [join(name.encode(), [self._attribute(f"{path}.{name}", name, space)]) for name in read]
+
+    def _attribute(self, path: str, name: str, space: dict[str, Any]) -> bytes:
+        if kinds.settled(space[name]):
+            self.guards.bindings.append((space, name, space[name]))
+        return self._bound(path, names.WHOLE, space[name], functools.partial(space.get, name, MISSING))
 
     def _imported(self, item: names.Import, package: str | None) -> bytes:
         """Follow an import inside code; local modules must be imported to know their code."""
         name = "." * item.level + item.module
         name = importlib.util.resolve_name(name, package) if item.level else name
+        if name.partition(".")[0] in self._ignore:
+            return b""
         if not sources.is_local(name):
-            self._note_version(name)
+            opaque.check_members(name, item.chains, name)
+            self._reached.version(name)
             return name.encode()
         try:
             module = importlib.import_module(name)
         except ImportError:
             return b"missing " + name.encode()
-        inner = [part for part in item.chains if part and part[0] not in vars(module)]
+        if item.top:
+            module, name, item = (
+                sys.modules[top := name.partition(".")[0]],
+                top,
+                item._replace(chains=item.top),
+            )
+        return self._taken(module, name, item.chains)
+
+    def _taken(self, module: types.ModuleType, name: str, chains: names.Chains) -> bytes:
+        inner = [part for part in chains if part and part[0] not in vars(module)]
         for part in inner:  # (from package import submodule)
             self._imported(names.Import(f"{name}.{part[0]}", 0, names.WHOLE), None)
-        rest = frozenset(item.chains) - frozenset(inner)
+        rest = frozenset(chains) - frozenset(inner)
         return self._bound(name, rest, module, lambda: sys.modules.get(name)) if rest else name.encode()
 
 
@@ -352,10 +405,8 @@ def digest(obj: Any, path: str = "value") -> str:
         raise refusal(obj, path) from error
 
 
-def surface(obj: Any, path: str) -> str:
-    """Digest a value without following the code that it names: that has guards of its own."""
-    return hexdigest(Walk().hasher.encode(obj, path))
-
-
-def _itself(obj: Any) -> Any:
-    return obj
+def surface(obj: Any, path: str) -> Surface:
+    """Look at a value without following the code that it names: that has guards of its own."""
+    walk = Walk()
+    found = hexdigest(walk.hasher.encode(obj, path))
+    return Surface(found, tuple(obj for _, obj in walk.named()))

@@ -1,0 +1,124 @@
+# ruff: noqa: E501 (programs on one line)
+"""Situations in which what a function depends on is hard to see."""
+
+from __future__ import annotations
+
+from cache_traps import HIT, MISS, REFUSED, F, Step, edited, module, replaced, same
+
+
+def S(
+    program: str, call: str, value: object, expected: str = MISS, modules: dict[str, str] | None = None
+) -> Step:
+    return Step(program, call, value, expected, modules)
+
+
+def mods(
+    program: str, call: str, before: object, after: object, a: dict[str, str], b: dict[str, str]
+) -> list[Step]:
+    """An edit in one of several modules, and back again."""
+    return [
+        S(program, call, before, MISS, a),
+        S(program, call, after, MISS, b),
+        S(program, call, before, HIT, a),
+    ]
+
+
+def lib(version: str, value: int) -> dict[str, str]:
+    """An installed library, with its metadata."""
+    return {
+        "site-packages/fakelib/__init__": f"def g(x): return {value}\n",
+        f"site-packages/fakelib-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: fakelib\nVersion: {version}\n",
+    }
+
+
+SD = "import functools\n@functools.singledispatch\ndef g(x):\n    return 'any'\n@g.register\ndef _(x: int):\n    return 'int'\n"
+RE = "space = dict(C=C, __name__='__main__')\ndef do(text):\n    exec(text, space)\n    return space.get('r')\n"
+LIB = "import fakelib\n@C\ndef f(x):\n    return fakelib.g(x)\n"
+
+TRAPS: dict[str, list[Step]] = {
+    "root partial": edited(*replaced("import functools\ndef g(k, x):\n    return k * x\nf = C(functools.partial(g, 2))\n", "(g, 2)", "(g, 3)"), "f(3)", 6, 9),
+    "root partial body": edited(*replaced("import functools\ndef g(k, x):\n    return k * x\nf = C(functools.partial(g, 2))\n", "k * x", "k + x"), "f(3)", 6, 5),
+    "root callable": edited(*replaced("class Scale:\n    def __init__(self, k):\n        self.k = k\n    def __call__(self, x):\n        return self.k * x\nf = C(Scale(2))\n", "(2)", "(3)"), "f(3)", 6, 9),
+    "root callable body": edited(*replaced("class Scale:\n    def __init__(self, k):\n        self.k = k\n    def __call__(self, x):\n        return self.k * x\nf = C(Scale(2))\n", "self.k * x", "self.k + x"), "f(3)", 6, 5),
+    "root lru": edited(*replaced("import functools\n@C\n@functools.lru_cache\ndef f(x):\n    return x + 1\n", "+ 1", "+ 2"), "f(1)", 2, 3),
+    "root vectorize": edited(*replaced("f = C(np.vectorize(lambda x: x + 1))\n", "+ 1", "+ 2"), "f(1).tolist()", 2, 3),
+    "root bound method": edited(*replaced("class A:\n    def __init__(self, k):\n        self.k = k\n    def g(self, x):\n        return self.k * x\nf = C(A(2).g)\n", "A(2)", "A(3)"), "f(3)", 6, 9),
+    "root singledispatch": edited(*replaced("import functools\n@functools.singledispatch\ndef g(x):\n    return 'any'\n@g.register\ndef _(x: int):\n    return 'int'\nf = C(g)\n", "'int'", "'INT'"), "f(1)", "int", "INT"),
+    "partial method": edited(*replaced("import functools\nclass A:\n    def g(self, k, x):\n        return k * x\n    h = functools.partialmethod(g, 2)\n@C\ndef f(x):\n    return A().h(x)\n", "(g, 2)", "(g, 3)"), "f(3)", 6, 9),
+    "nested partial": edited(*replaced("import functools\ndef g(k, j, x):\n    return k * x + j\nh = functools.partial(functools.partial(g, 2), 1)\n@C\ndef f(x):\n    return h(x)\n", "(g, 2)", "(g, 3)"), "f(3)", 7, 10),
+    "partial of a method": edited(*replaced("import functools\nclass A:\n    def __init__(self, k):\n        self.k = k\n    def g(self, j, x):\n        return self.k * x + j\nh = functools.partial(A(2).g, 1)\n@C\ndef f(x):\n    return h(x)\n", "A(2)", "A(3)"), "f(3)", 7, 10),
+    "singledispatch edited": edited(*replaced(SD + F, "'int'", "'INT'"), "f(1)", "int", "INT"),
+    "singledispatch registered later": [S(SD + F, "[f('a'), g.register(str)(lambda x: 'text') and None, f('a')]", ["any", None, "text"])],
+    "singledispatch abc": [S("import functools, collections.abc\n@functools.singledispatch\ndef g(x):\n    return 'any'\n@g.register\ndef _(x: collections.abc.Sequence):\n    return 'seq'\n" + F, "f([1])", "seq", MISS), S("import functools, collections.abc\nclass Z: pass\ncollections.abc.Sequence.register(Z)\n@functools.singledispatch\ndef g(x):\n    return 'any'\n@g.register\ndef _(x: collections.abc.Sequence):\n    return 'seq'\ng([1])\n" + F, "f([1])", "seq", HIT)],
+    "singledispatchmethod": edited(*replaced("import functools\nclass A:\n    @functools.singledispatchmethod\n    def g(self, x):\n        return 'any'\n    @g.register\n    def _(self, x: int):\n        return 'int'\n@C\ndef f(x):\n    return A().g(x)\n", "'int'", "'INT'"), "f(1)", "int", "INT"),
+    "class and object redefined in session": [S(RE, "[do('class M:\\n    def run(self): return 1\\nm = M()\\n@C\\ndef f(): return m.run()\\nr = f()'), do('class M:\\n    def run(self): return 2\\nm = M()\\nr = f()')]", [1, 2])],
+    "function in a list redefined": [S(RE, "[do('def g(): return 1\\nT = [g]\\n@C\\ndef f(): return T[0]()\\nr = f()'), do('def g(): return 2\\nT = [g]\\nr = f()'), do('def g(): return 3\\nT[0] = g\\nr = f()')]", [1, 2, 3])],
+    "partial redefined": [S(RE, "[do('import functools\\ndef g(x): return 1\\nT = functools.partial(g, 2)\\n@C\\ndef f(): return T()\\nr = f()'), do('def g(x): return 2\\nT = functools.partial(g, 2)\\nr = f()')]", [1, 2])],
+    "lambda list replaced": [S(RE, "[do('T = {\"a\": lambda: 1}\\n@C\\ndef f(): return T[\"a\"]()\\nr = f()'), do('T = {\"a\": lambda: 2}\\nr = f()'), do('T[\"a\"] = lambda: 3\\nr = f()')]", [1, 2, 3])],
+    "closure of foreign wrapper": [S(RE, "[do('import contextlib\\nK = [1]\\n@contextlib.contextmanager\\ndef g(): yield K[0]\\n@C\\ndef f():\\n    with g() as v: return v\\nr = f()'), do('K[0] = 2\\nr = f()'), do('K = [3]\\nr = f()')]", [1, 2, 3])],
+    "bases assigned": [S("class A:\n    def g(self): return 1\nclass A2:\n    def g(self): return 2\nclass B(A): pass\n@C\ndef f(): return B().g()\ndef change():\n    B.__bases__ = (A2,)\n", "[f(), change(), f()]", [1, None, 2])],
+    "kwdefaults mutated": [S("def g(*, k=1): return k\n@C\ndef f(): return g()\ndef change():\n    g.__kwdefaults__['k'] = 2\n", "[f(), change(), f()]", [1, None, 2])],
+    "class attribute object mutated": [S("class P:\n    def __init__(self): self.k = 1\nclass M:\n    p = P()\n@C\ndef f(): return M.p.k\ndef change():\n    M.p.k = 2\n", "[f(), change(), f()]", [1, None, 2])],
+    "instance method patched": [S("class M:\n    def g(self): return 1\nm = M()\n@C\ndef f(): return m.g()\ndef change():\n    m.g = lambda: 2\n", "[f(), change(), f()]", [1, None, 2])],
+    "object class assigned": [S("class M:\n    def g(self): return 1\nclass N:\n    def g(self): return 2\nm = M()\n@C\ndef f(): return m.g()\ndef change():\n    m.__class__ = N\n", "[f(), change(), f()]", [1, None, 2])],
+    "own default mutated": [S("def f(x, k=1): return x + k\nf = C(f)\ndef change():\n    f.__wrapped__.__defaults__ = (5,)\n", "[f(1), change(), f(1)]", [2, None, 6])],
+    "own default list mutated": [S("@C\ndef f(x, acc=[]):\n    return x + len(acc)\ndef change():\n    f.__wrapped__.__defaults__[0].append(1)\n", "[f(1), change(), f(1)]", [1, None, 2])],
+    "attribute of the cached function": [S("@C\ndef f(x):\n    return x + f.k\nf.k = 1\ndef change():\n    f.k = 5\n", "[f(1), change(), f(1)]", [2, None, 6])],
+    "import in function, parent package": [S("@C\ndef f(x):\n    import pk.b\n    return pk.K + x\n", "f(1)", 2, MISS, {"pk/__init__": "K = 1\n", "pk/b": ""}), S("@C\ndef f(x):\n    import pk.b\n    return pk.K + x\n", "f(1)", 3, MISS, {"pk/__init__": "K = 2\n", "pk/b": ""})],
+    "import in function, sibling module": [S("@C\ndef f(x):\n    import pk.b\n    return pk.c.g() + x\n", "f(1)", 2, MISS, {"pk/__init__": "from . import c\n", "pk/b": "", "pk/c": "def g(): return 1"}), S("@C\ndef f(x):\n    import pk.b\n    return pk.c.g() + x\n", "f(1)", 3, MISS, {"pk/__init__": "from . import c\n", "pk/b": "", "pk/c": "def g(): return 2"})],
+    "package submodule as": mods("import pk.b as c\n@C\ndef f():\n    return c.g()\n", "f()", 1, 2, {"pk/__init__": "", "pk/b": "def g(): return 1"}, {"pk/__init__": "", "pk/b": "def g(): return 2"}),
+    "package submodule dotted": mods("import pk.b\n@C\ndef f():\n    return pk.b.g()\n", "f()", 1, 2, {"pk/__init__": "", "pk/b": "def g(): return 1"}, {"pk/__init__": "", "pk/b": "def g(): return 2"}),
+    "relative import": mods("from pk.a import h\n@C\ndef f():\n    return h()\n", "f()", 1, 2, {"pk/__init__": "", "pk/a": "from .b import g\nfrom . import b\ndef h(): return g()", "pk/b": "def g(): return 1"}, {"pk/__init__": "", "pk/a": "from .b import g\nfrom . import b\ndef h(): return g()", "pk/b": "def g(): return 2"}),
+    "relative import inside": mods("from pk.a import h\n@C\ndef f():\n    return h()\n", "f()", 1, 2, {"pk/__init__": "", "pk/a": "def h():\n    from . import b\n    return b.g()", "pk/b": "def g(): return 1"}, {"pk/__init__": "", "pk/a": "def h():\n    from . import b\n    return b.g()", "pk/b": "def g(): return 2"}),
+    "relative import inside 2": mods("from pk.sub.a import h\n@C\ndef f():\n    return h()\n", "f()", 1, 2, {"pk/__init__": "", "pk/sub/__init__": "", "pk/sub/a": "def h():\n    from ..b import g\n    return g()", "pk/b": "def g(): return 1"}, {"pk/__init__": "", "pk/sub/__init__": "", "pk/sub/a": "def h():\n    from ..b import g\n    return g()", "pk/b": "def g(): return 2"}),
+    "star import": module("def g(x):\n    return x + 1\n", "def g(x):\n    return x + 2\n", "from helpers import *\n" + F, "f(1)", 2, 3),
+    "import_module": [S("import importlib\n@C\ndef f(x):\n    return importlib.import_module('helpers').g(x)\n", "f(1)", "uses importlib.import_module", REFUSED, {"helpers": "def g(x): return 2"})],
+    "import_module dynamic": [S("import importlib\n@C\ndef f(x, n):\n    return importlib.import_module(n).g(x)\n", "f(1, 'helpers')", "import_module", REFUSED, {"helpers": "def g(x): return 2"})],
+    "sys.modules": [S("import sys, helpers\n@C\ndef f(x):\n    return sys.modules['helpers'].g(x)\n", "f(1)", "sys.modules", REFUSED, {"helpers": "def g(x): return 2"})],
+    "__globals__": [S("K = 1\ndef g(): pass\n@C\ndef f(x):\n    return g.__globals__['K']\n", "f(1)", "__globals__", REFUSED)],
+    "subclasses": [S("class A: pass\nclass B(A):\n    k = 1\n@C\ndef f():\n    return [c.k for c in A.__subclasses__()]\n", "f()", "__subclasses__", REFUSED)],
+    "getframe": [S("import sys\nK = 1\n@C\ndef f():\n    return sys._getframe().f_globals['K']\n", "f()", "f_globals", REFUSED)],
+    "pd.eval": [S("K = 1\n@C\ndef f():\n    return pd.eval('K + 1')\n", "f()", "eval", REFUSED)],
+    "stdlib shadowed": mods("import colorsys\n@C\ndef f():\n    return colorsys.g()\n", "f()", 1, 2, {"colorsys": "def g(): return 1"}, {"colorsys": "def g(): return 2"}),
+    "builtin replaced": edited("@C\ndef f(x):\n    return abs(x)\n", "def abs(x):\n    return 7\n@C\ndef f(x):\n    return abs(x)\n", "f(-1)", 1, 7),
+    "lambda giving lambda": edited(*replaced("h = lambda a, b: lambda y: a - b\n@C\ndef f():\n    return h(1, 2)(0)\n", "lambda a, b", "lambda b, a"), "f()", -1, 1),
+    "lambda one deeper": edited("h = lambda x: x\n@C\ndef f():\n    return type(h(1)).__name__\n", "h = lambda x: lambda x: x\n@C\ndef f():\n    return type(h(1)).__name__\n", "f()", "int", "function"),
+    "wrapper with other default": [S("import functools\ndef deco(g):\n    @functools.wraps(g)\n    def wrapper(x, k=5):\n        return g(x, k)\n    return wrapper\n@C\n@deco\ndef f(x, k=1):\n    return x + k\n", "[f(1), f(1, 1), f(1, 5)]", [6, 2, 6])],
+    "wrapper fills default": [S("import functools\ndef deco(g):\n    @functools.wraps(g)\n    def wrapper(*a, **k):\n        k.setdefault('k', 9)\n        return g(*a, **k)\n    return wrapper\n@C\n@deco\ndef f(x, k=1):\n    return x + k\n", "[f(1), f(1, k=1)]", [10, 2])],
+    "inner cached version": edited(*replaced("@cached(store, version=1)\ndef g(x):\n    return x\n@C\ndef f(x):\n    return g(x)\n", "version=1", "version=2"), "f(1)", 1, 1),
+    "inner cached ignore": [S("import sys\nH = sys.stdout\n@cached(store, 'H')\ndef g(x):\n    H.flush()\n    return x\n@C\ndef f(x):\n    return g(x)\n", "f(1)", 1)],
+    "total ordering": [S("import functools\n@functools.total_ordering\nclass A:\n    def __init__(self, k): self.k = k\n    def __lt__(self, o): return self.k < o.k\n    def __eq__(self, o): return self.k == o.k\n@C\ndef f():\n    return A(1) >= A(2)\n", "f()", False, o) for o in (MISS, HIT)],
+    "functools.cache on method": edited(*replaced("import functools\nclass A:\n    @functools.cache\n    def g(self): return 1\n@C\ndef f():\n    return A().g()\n", "return 1", "return 2"), "f()", 1, 2),
+    "match class": edited(*replaced("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\n@C\ndef f():\n    match P(3):\n        case P(x=x):\n            return x + 1\n", "x + 1", "x + 2"), "f()", 4, 5),
+    "exception class": edited(*replaced("class E(Exception):\n    code = 1\ndef g():\n    raise E\n@C\ndef f():\n    try:\n        g()\n    except E as e:\n        return e.code\n", "code = 1", "code = 2"), "f()", 1, 2),
+    "wrapper object": edited(*replaced("class W:\n    def __init__(self, g): self.__wrapped__ = g\n    def __call__(self, x): return self.__wrapped__(x) * 2\n@W\ndef g(x):\n    return x + 1\n" + F, "* 2", "* 3"), "f(1)", 4, 6),
+    "type hint of helper by name": [S("def g(x):\n    return x\n@C\ndef f(name):\n    return globals()[name](1)\n", "f('g')", "globals", REFUSED)],
+    "classmethod of subclass": [S("class A:\n    k = 1\n    @classmethod\n    @C\n    def run(cls): return cls.k\nclass B(A):\n    k = 2\n", "[A.run(), B.run()]", [1, 2])],
+    "method of subclass": [S("class A:\n    def h(self): return 1\n    @C\n    def run(self): return self.h()\nclass B(A):\n    def h(self): return 2\n", "[A().run(), B().run()]", [1, 2])],
+    "property on self": edited(*replaced("class A:\n    @property\n    def p(self): return 1\n    @C\n    def run(self): return self.p\n", "return 1", "return 2"), "A().run()", 1, 2),
+    "frozenset constant": edited(*replaced("@C\ndef f(x):\n    return x in {'a', 'b', 'c'}\n", "'c'", "'d'"), "f('c')", True, False),
+    "version of a library used through an argument": [S("@C\ndef f(g):\n    return g(1)\nimport fakelib", "f(fakelib.g)", 1, MISS, lib("1.0", 1)), S("@C\ndef f(g):\n    return g(1)\nimport fakelib", "f(fakelib.g)", 2, MISS, lib("2.0", 2))],
+    "library version": [S(LIB, "f(1)", 1, MISS, lib("1.0", 1)), S(LIB, "f(1)", 2, MISS, lib("2.0", 2)), S(LIB, "f(1)", 1, HIT, lib("1.0", 1))],
+    "module dunder": mods("import helpers\n@C\ndef f():\n    return getattr(helpers, '__version__')\n", "f()", 1, 2, {"helpers": "__version__ = 1"}, {"helpers": "__version__ = 2"}),
+    "two modules of a name": [S("import sys, types\ndef mk(k):\n    s = {'__name__': 'zz'}\n    exec(f'K = {k}\\ndef g(): return K', s)\n    return s['g']\n@C\ndef f(a, b):\n    return (a(), b())\n", "[f(mk(1), mk(3)), f(mk(2), mk(3))]", [(1, 3), (2, 3)])],
+    "operator helpers": edited(*replaced("import operator\ng = operator.itemgetter(0)\n@C\ndef f(x):\n    return g(x)\n", "(0)", "(1)"), "f([5, 6])", 5, 6),
+    "nonlocal counter": [S("def make():\n    n = 0\n    def bump():\n        nonlocal n\n        n += 1\n        return n\n    return bump\nb = make()\n@C\ndef f():\n    return b()\n", "[f(), f(), f()]", [1, 2, 3])],
+    "global via global statement": [S("K = 1\ndef bump():\n    global K\n    K += 1\n@C\ndef f():\n    return K\n", "[f(), bump(), f()]", [1, None, 2])],
+    "nested class": edited(*replaced("K = 2\n@C\ndef f():\n    class A:\n        k = K\n        def g(self): return self.k\n    return A().g()\n", "K = 2", "K = 3"), "f()", 2, 3),
+    "comprehension global": edited(*replaced("K = 2\n@C\ndef f():\n    return [K * i for i in range(3)], {K for _ in 'a'}, {i: K for i in 'a'}, list(K for _ in 'a')\n", "K = 2", "K = 3"), "f()", ([0, 2, 4], {2}, {"a": 2}, [2]), ([0, 3, 6], {3}, {"a": 3}, [3])),
+    "mutable default helper": [S("def g(acc=[]):\n    acc.append(1)\n    return len(acc)\n@C\ndef f():\n    return g()\n", "[f(), f()]", [1, 2])],
+    "loop closures": edited(*replaced("L = [(lambda k: lambda x: x * k)(k) for k in (1, 2)]\n@C\ndef f():\n    return L[1](3)\n", "(1, 2)", "(1, 3)"), "f()", 6, 9),
+    "lambdas in list": edited(*replaced("L = [lambda x: x + 1, lambda x: x + 5]\n@C\ndef f():\n    return L[1](0)\n", "+ 5", "+ 6"), "f()", 5, 6),
+    "generator helper": edited(*replaced("def g():\n    yield 1\n@C\ndef f():\n    return list(g())\n", "yield 1", "yield 2"), "f()", [1], [2]),
+    "async helper": edited(*replaced("import asyncio\nasync def g():\n    return 1\n@C\nasync def f():\n    return await g()\n", "return 1", "return 2"), "asyncio.run(f())", 1, 2),
+    "descriptor": edited(*replaced("class D:\n    def __get__(self, o, c): return 1\nclass A:\n    d = D()\n@C\ndef f():\n    return A().d\n", "return 1", "return 2"), "f()", 1, 2),
+    "registry subclass": edited(*replaced("class A:\n    found = {}\n    def __init_subclass__(cls): A.found[cls.__name__] = cls\nclass B(A):\n    def g(self): return 1\n@C\ndef f():\n    return A.found['B']().g()\n", "return 1", "return 2"), "f()", 1, 2),
+    "abc": edited(*replaced("import abc\nclass A(abc.ABC):\n    @abc.abstractmethod\n    def g(self): ...\n    @property\n    @abc.abstractmethod\n    def p(self): ...\nclass B(A):\n    def g(self): return 1\n    p = 3\n@C\ndef f():\n    return B().g()\n", "return 1", "return 2"), "f()", 1, 2),
+    "metaclass": edited(*replaced("class M(type):\n    def __call__(cls, *a):\n        o = super().__call__(*a)\n        o.k = 1\n        return o\nclass A(metaclass=M): pass\n@C\ndef f():\n    return A().k\n", "o.k = 1", "o.k = 2"), "f()", 1, 2),
+    "dataclass slots": [S("import dataclasses\n@dataclasses.dataclass(slots=True, frozen=True, order=True)\nclass A:\n    k: int = 1\n    l: list = dataclasses.field(default_factory=list, metadata={'unit': 'V'})\n    def g(self): return self.k + len(self.l)\n@C\ndef f(a):\n    return a.g()\n", "[f(A()), f(A(2)), f(A(1, [3]))]", [1, 2, 2], o) for o in (MISS, HIT)],
+    "attrs class": [S("import attrs\n@attrs.define\nclass A:\n    k: int = 1\n    def g(self): return self.k\n@C\ndef f(a):\n    return a.g()\n", "[f(A()), f(A(2))]", [1, 2], o) for o in (MISS, HIT)],
+    "typing things": [S("from typing import *\nT = TypeVar('T')\nclass G(Generic[T]):\n    def g(self) -> T: return 1\nclass P(Protocol):\n    def g(self) -> int: ...\nclass D(TypedDict):\n    a: int\nclass N(NamedTuple):\n    a: int = 1\n    def h(self): return self.a\nUserId = NewType('UserId', int)\n@C\ndef f(x: G[int], p: P, d: D, n: N):\n    return (G[int]().g(), isinstance(n, N), n.h(), UserId(4), D(a=1))\n", "f(G(), G(), D(a=1), N(2))", (1, True, 2, 4, {"a": 1}), o) for o in (MISS, HIT)],
+    "annotated": same("from typing import Annotated\nclass U:\n    pass\nclass A:\n    x: Annotated[int, U()] = 1\n@C\ndef f():\n    return A().x\n", "from typing import Annotated\nclass U:\n    pass\nclass A:\n    x: Annotated[int, U()] = 1\nq = [0] * 10000\n@C\ndef f():\n    return A().x\n", "f()", 1),
+    "docstring of cached property": same(*replaced("import functools\nclass A:\n    @functools.cached_property\n    def p(self):\n        'one'\n        return 1\n@C\ndef f():\n    return A().p\n", "'one'", "'two'"), "f()", 1),
+    "cached property overwritten": [S("import functools\nclass A:\n    @functools.cached_property\n    def p(self):\n        return 1\n@C\ndef f(a):\n    return a.p\nb = A()\nb.p = 7\n", "[f(A()), f(b)]", [1, 7])],
+}  # fmt: skip
