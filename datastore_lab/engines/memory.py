@@ -193,9 +193,10 @@ class MemoryEngine:
     def transaction(self) -> Iterator[None]:
         with self._lock:
             self._check_open()
-            before = self._root.fork() if self._depth == 0 else None
-            self._depth += 1
+            outer = self._depth
+            before = None if outer else self._root.fork()
             try:
+                self._depth = outer + 1  # not counted up and down: Ctrl-C may come in between
                 yield
                 self._check_not_closed_inside()
             except BaseException:
@@ -203,7 +204,7 @@ class MemoryEngine:
                     self._roll_back(before)
                 raise
             finally:
-                self._depth -= 1
+                self._depth = outer
             self._commit()
 
     def _check_not_closed_inside(self) -> None:

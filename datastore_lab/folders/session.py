@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from datastore_lab.errors import EngineError, LabError, Locked, ReadOnly
 from datastore_lab.folders import files
 from datastore_lab.folders.log import TreeLog
+from datastore_lab.interrupts import Uninterrupted
 
 if TYPE_CHECKING:
     from datastore_lab.folders.overlay import Overlay
@@ -214,17 +215,18 @@ class Session:
                     key=self.root,
                 )
             self._check_there()
-            self.depth += 1
+            outer = self.depth
             try:
+                self.depth = outer + 1  # not counted up and down: Ctrl-C may come in between
                 yield
-                if self.depth == 1:
+                if not outer:
                     self._commit()
             except BaseException:
-                if self.depth == 1:
+                if not outer:
                     self._roll_back()
                 raise
             finally:
-                self.depth -= 1
+                self.depth = outer
 
     @contextmanager
     def change(self) -> Iterator[None]:
@@ -250,7 +252,7 @@ class Session:
                 "transaction",
                 key=self.root,
             )
-        with disk(self.root):
+        with Uninterrupted(), disk(self.root):
             self.changed = self.changed or bool(self._tree.overlay)
             self.log.commit(self._tree.overlay)
             self._tree.reset()
@@ -260,12 +262,13 @@ class Session:
 
     def _roll_back(self) -> None:
         """Forget what was not committed; a commit that is in the log stands: the next call carries it out."""
-        self._tree.reset()
-        if not self.log.committed():
-            self._run_undo(0)
-            with contextlib.suppress(OSError):  # leftovers are harmless, and the first error matters
-                self.log.discard()
-        self.undo.clear()
+        with Uninterrupted():
+            self._tree.reset()
+            if not self.log.committed():
+                self._run_undo(0)
+                with contextlib.suppress(OSError):  # leftovers are harmless, and the first error matters
+                    self.log.discard()
+            self.undo.clear()
 
     def _run_undo(self, down_to: int) -> None:
         while len(self.undo) > down_to:

@@ -14,6 +14,7 @@ from datastore_lab.engines.hdf5.files import Writer, real_path
 from datastore_lab.engines.hdf5.quick import Quick
 from datastore_lab.engines.hdf5.reader import Reader
 from datastore_lab.errors import Corrupt, EngineError, LabError, ReadOnly
+from datastore_lab.interrupts import Uninterrupted
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import check_durability
 
@@ -169,18 +170,19 @@ class Session:
     @contextmanager
     def _atomic(self) -> Iterator[None]:
         """Commit what is done inside, at once or with the transaction around it; undo it if it fails."""
-        writer = self._need_writer(())
-        self._changed = True
-        try:
-            yield
-        except BaseException as error:
-            self._fail(writer.failure or error)
-            raise
-        if writer.failure is not None:
-            self._fail(writer.failure)
-        if not self._depth:
-            self._changed = False
-            writer.commit()
+        with Uninterrupted():  # HDF5 knows nothing of it
+            writer = self._need_writer(())
+            self._changed = True
+            try:
+                yield
+            except BaseException as error:
+                self._fail(writer.failure or error)
+                raise
+            if writer.failure is not None:
+                self._fail(writer.failure)
+            if not self._depth:
+                self._changed = False
+                writer.commit()
 
     def _fail(self, cause: BaseException) -> None:
         """Undo a change that failed, and the transaction around it, and say so."""
@@ -193,19 +195,24 @@ class Session:
 
     @contextmanager
     def _nested(self) -> Iterator[None]:
-        self._depth += 1
+        outer = self._depth
         try:
+            self._depth = outer + 1  # not counted up and down: Ctrl-C may come in between
             yield
         except BaseException:
-            self._depth -= 1
-            if not self._depth:
+            self._depth = outer
+            if not outer:
                 self._end(failed=True)
             raise
-        self._depth -= 1
-        if not self._depth:
+        self._depth = outer
+        if not outer:
             self._end(failed=False)
 
     def _end(self, *, failed: bool) -> None:
+        with Uninterrupted():
+            self._settle(failed=failed)
+
+    def _settle(self, *, failed: bool) -> None:
         doomed, self._doomed = self._doomed, None
         if self._closed:
             if not failed:
