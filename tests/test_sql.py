@@ -311,6 +311,8 @@ def _flipped(value, draw):
         place = draw.randrange(len(value))
         other = chr(ord(value[place]) ^ 1 << draw.randrange(5))
         return value[:place] + (other if other != "\0" else "\1") + value[place + 1 :]
+    if not value:  # the name of the root has no bit
+        return b"\1"
     place, copy = draw.randrange(8 * len(value)), bytearray(value)
     copy[place // 8] ^= 1 << place % 8
     return bytes(copy)
