@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -289,3 +290,36 @@ def test_no_mutated_file_ends_the_process(tmp_path, ours):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "alive" in done.stdout
+
+
+@pytest.mark.parametrize("call", ["lstat", "isfile", "open"])
+def test_a_reader_finds_a_stream_that_is_sealed_while_it_looks(tmp_path, monkeypatch, call):
+    """Between any two looks at the file system the spool may become a Parquet file."""
+    engine = ParquetFileEngine(tmp_path / "run.parquet")
+    info = ArrayInfo("<i8", (0,), ("t",), 0, None)
+    appender = engine.append(("s",), Stat("stream", {"x": info}, {}))
+    appender.extend({"x": np.arange(5)})
+    appender.flush()
+    reader = ParquetFileEngine(tmp_path / "run.parquet", "r")
+    if call == "open":  # it has looked before
+        assert reader.read(("s",), "x").tolist() == list(range(5))
+    place = os.path if call == "isfile" else os
+    plain, left = getattr(place, call), [1]
+
+    def late(path, *args, **options):
+        ours = str(path).startswith(str(tmp_path / "run.s.parquet"))
+        try:
+            if call == "open" and ours and left:
+                left.clear()
+                appender.close({})
+            return plain(path, *args, **options)
+        finally:
+            if ours and left:
+                left.clear()
+                appender.close({})
+
+    monkeypatch.setattr(place, call, late)
+    assert reader.read(("s",), "x").tolist() == list(range(5))
+    assert not left
+    monkeypatch.undo()
+    engine.close()

@@ -129,6 +129,9 @@ class StreamsEngine(Mending):
 
     def read(self, key: Key, name: str, selection: Selection = ()) -> NDArray[Any]:
         with self._lock:
+            with contextlib.suppress(FileNotFoundError):  # (its place may be another one now)
+                if (file := self._file(key)) is not None:
+                    return file.read(name, selection)
             file = self._file(key)
             if file is not None:
                 with typed(key):

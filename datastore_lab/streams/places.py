@@ -125,7 +125,7 @@ class Places(ABC):
 
     def _stands(self, path: str) -> bool:
         """Whether a stream has files at a path; links are not followed out of the folder."""
-        for tail in self.tails:
+        for tail in (*self.tails, ""):  # (a stream is put into its place just before its spool goes)
             with contextlib.suppress(OSError):
                 if stat.S_ISREG(os.lstat(path + tail).st_mode):
                     return True

@@ -82,7 +82,8 @@ class ParquetFileEngine(StreamsEngine):
     def _read_file(self, path: str) -> StreamFile:
         spooled = os.path.isfile(path + SPOOL)  # noqa: PTH113
         if not os.path.isfile(path):  # noqa: PTH113
-            return _Spool(path + SPOOL)
+            with contextlib.suppress(FileNotFoundError):  # (it may be sealed just now)
+                return _Spool(path + SPOOL)
         try:
             return SealedFile(path) if is_ours(path) else ForeignFile(path)
         except Corrupt:
