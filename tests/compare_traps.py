@@ -50,7 +50,7 @@ are `tests/cache_traps.py` and `tests/cache_cell_traps.py`; this page is written
 
 Compared: {compared}. Functions: `cached`, `joblib.Memory.cache` and `mo.persistent_cache` as decorators.
 Cells: `%%cache`, and `with mo.persistent_cache(...)` around the cell, in a notebook of its own; joblib has no
-cells. Where a cell can't be kept without the risk of a wrong value, the right thing is to run it and to say so.
+cells. Where a cell can't be kept without the risk of a wrong value, it is right to run it and to say so.
 """
 
 

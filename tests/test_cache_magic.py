@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -325,6 +326,48 @@ def test_a_dry_run_runs_nothing_and_says_why(shell, say):
     shell.user_ns["x"] = 5
     assert "x: 1 → 5" in say(cell.format("--dry-run"))
     assert shell.user_ns["y"] == 2
+
+
+def test_a_module_that_appears_later(shell, say, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    body = "try:\n    import trap_module\n    y = trap_module.K\nexcept ImportError:\n    y = None"
+    cell = f"%%cache store\n{body}"
+    say(cell)
+    (tmp_path / "trap_module.py").write_text("K = 5")
+    importlib.invalidate_caches()
+    assert "● ran" in say(cell)
+    assert shell.user_ns["y"] == 5
+    sys.modules.pop("trap_module")
+
+
+TWICE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import cache_cell_runner
+shell = cache_cell_runner.make_shell()
+print("ready", flush=True)
+input()
+cell = "import time\\ntime.sleep(1)\\nfile = open('runs.txt', 'a')\\nfile.write('x')\\nfile.close()\\ny = 1"
+shell.run_cell("%%cache twice.h5 y\\n" + cell).raise_error()
+print(shell.user_ns["y"], flush=True)
+"""
+
+
+def test_two_processes_run_a_cell_once(tmp_path):
+    command = [sys.executable, "-c", TWICE, str(Path(__file__).parent)]
+    environment = {**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) for _ in range(2)]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    shown = [process.communicate(timeout=200)[0] for process in both]
+    assert all(process.returncode == 0 for process in both)
+    assert (tmp_path / "runs.txt").read_text() == "x"
+    assert {text.split()[0] for text in shown} == {"✓", "●"}
 
 
 # -- commands ---------------------------------------------------------------------------------------

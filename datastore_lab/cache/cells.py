@@ -109,9 +109,14 @@ class Inputs:
         return CellKey(owner, hexdigest(raw), {**parts, **tag, CODE: hexdigest(_raw(self.cell.text))})
 
     def _parts(self, space: Mapping[str, Any]) -> dict[str, str]:
-        if self._known is None or self._known[0] is not space or not self._known[2].hold():
-            self._known = (space, *self.walk(space))
-        return self._known[1]
+        known = self._known
+        if known is None or known[0] is not space or not self._all_imported() or not known[2].hold():
+            self._known = known = (space, *self.walk(space))
+        return known[1]
+
+    def _all_imported(self) -> bool:
+        """Tell whether every module that the cell imports is there: one that is missing may appear."""
+        return all(item.module in sys.modules for item in self.cell.imports if not item.level)
 
     def walk(self, space: Mapping[str, Any]) -> tuple[dict[str, str], Guards]:
         """Digest everything that the cell reads: variables, functions, modules, versions."""

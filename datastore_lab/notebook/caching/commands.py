@@ -125,7 +125,7 @@ class Commands:
 
     def _again(self, entry: Entry) -> tuple[CellRun, CellKey]:
         """Read the cell of a stored result again, as the variables are now."""
-        given: dict[str, Any] = entry.attrs["wish"]
+        given: dict[str, Any] = entry.attrs.get("wish", {})
         keep, inputs, ignore, files = (
             tuple(given.get(name, ())) for name in ("keep", "inputs", "ignore", "files")
         )
