@@ -9,5 +9,17 @@ from __future__ import annotations
 from datastore_lab.cache.decorator import Cached, cached
 from datastore_lab.cache.entries import CacheWarning
 from datastore_lab.cache.hashing import forget_hasher, register_hasher
+from datastore_lab.cache.interpolated import Interpolated, interpolated
+from datastore_lab.cache.storages import StorageHDF5, StorageMemory
 
-__all__ = ["CacheWarning", "Cached", "cached", "forget_hasher", "register_hasher"]
+__all__ = [
+    "CacheWarning",
+    "Cached",
+    "Interpolated",
+    "StorageHDF5",
+    "StorageMemory",
+    "cached",
+    "forget_hasher",
+    "interpolated",
+    "register_hasher",
+]
