@@ -304,17 +304,14 @@ def test_entries_are_plain_datasets(tmp_path):
         assert entry["data"][:].tolist() == [0.0, 1.0, 2.0]
         assert entry.attrs["function"] == owner
         assert entry.attrs["arguments"] == "n=3, unit='V'"
-        assert entry.attrs["nbytes"] == 24
+        about = json.loads(entry.attrs["entry"].removeprefix("json:"))
+        assert about["nbytes"] == 24
         assert entry.attrs["created"].endswith("+00:00")
-        assert set(json.loads(entry.attrs["parts"].removeprefix("json:"))) == {
-            "argument n",
-            "argument unit",
-            "version",
-        }
-        assert entry.attrs["code"] in file["cache/code"]
+        assert set(about["parts"]) == {"argument n", "argument unit", "version"}
+        assert about["code"] in file["cache/code"]
     (entry,) = dict(zarr.open_group(tmp_path / "c.zarr", mode="r")["cache"].groups())[owner].groups()
     assert entry[1]["data"][:].tolist() == [0.0, 1.0, 2.0]
-    assert entry[1].attrs["nbytes"] == 24
+    assert entry[1].attrs["entry"]["nbytes"] == 24
 
 
 def _ramp(n, unit):

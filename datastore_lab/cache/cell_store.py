@@ -222,7 +222,7 @@ def bless(entry: Entry, key: CellKey, source: str) -> None:
     with entry.shelf.place.writing() as store, store.transaction():
         for place in list(store.keys_below(entry.place)):
             store.write((*new, *place[len(new) :]), store.record(place))
-        store.update(new, {"parts": key.parts, "source": source, "accepted": entries.now()})
+        entries.update(store, new, {"parts": key.parts, "source": source, "accepted": entries.now()})
 
 
 class Difference(NamedTuple):

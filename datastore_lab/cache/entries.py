@@ -1,9 +1,10 @@
 """Where results lie in a store, and what stands beside them.
 
-An entry is the record at ``("cache", <function>, <key>)``, readable by any tool that opens the file, with
-the attributes ``function``, ``created`` (UTC), ``seconds`` (what it took), ``nbytes``, ``arguments`` (as
-text, for people), ``parts`` (the digest of everything that the key is made of), ``sums`` (the digest of each
-array) and ``checksum`` (of these and of what the value is decoded with).
+An entry is the record at ``("cache", <function>, <key>)``, readable by any tool that opens the file, with the
+attributes ``function``, ``created`` (UTC) and ``arguments`` (as text, for people). Everything else is in one
+more, ``entry``, as objects with few attributes are found faster in HDF5: ``seconds`` (what it took),
+``nbytes``, ``parts`` (the digests of what the key is made of), ``code`` (that of the code), ``sums`` (the
+digest of each array) and ``checksum`` (of these and of what the value is decoded with).
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from datastore_lab.store import Store
 
 PREFIX = "cache"
+
+PACKED = "entry"
+"""The attribute that holds the others."""
+
+_SHOWN = ("function", "created", "arguments", "variable")
+"""The attributes that stand for themselves."""
 
 _PROTECTED = {"array", "value", "xarray"}
 """Kinds whose arrays are handed out read only; tables and other objects get memory of their own."""
@@ -121,11 +128,11 @@ def read(store: Store, key: Key, *, verify: bool = True) -> Stored | None:
     except (Corrupt, OSError) as error:
         damaged(store, key, str(error))
         return None
-    attrs = dict(record.meta)
+    attrs = unpacked(record.meta)
     if "checksum" not in attrs or "sums" not in attrs:
         return None  # (a group of entries, or a record that is not ours)
-    for array in record.arrays.values():
-        returned.protect(array)
+    arrays = {name: returned.protected(array) for name, array in record.arrays.items()}
+    record = record._replace(arrays=arrays)
     unchanged = _always if file is None else file.unchanged
     if verify and not _check(record, attrs, unchanged):
         damaged(store, key, "its content is not what was stored")
@@ -185,7 +192,7 @@ def encoded(value: Any, attrs: Mapping[str, Any]) -> Record:
     record = objects.encode(value)
     sums = {name: array_sum(array) for name, array in record.arrays.items()}
     own = {**attrs, "nbytes": nbytes(record), "sums": sums, "checksum": checksum(record, sums)}
-    return objects.with_attributes(record, own)
+    return objects.with_attributes(record, packed(own))
 
 
 def keep(store: Store, key: Key, value: Any, attrs: Mapping[str, Any]) -> int:
@@ -236,9 +243,38 @@ def listed(store: Store, owner: str) -> Iterator[tuple[Key, dict[str, Any]]]:
         return
     for name in names:
         key = entry_key(owner, name)
-        attrs = dict(store.stat(key).meta)
+        attrs = about(store, key)
         if "checksum" in attrs:
             yield key, attrs
+
+
+def about(store: Store, key: Key) -> dict[str, Any]:
+    """Give the attributes of an entry, without reading it; `NotFound` if there is none."""
+    return unpacked(store.stat(key).meta)
+
+
+def update(store: Store, key: Key, attrs: Mapping[str, Any]) -> None:
+    """Change attributes of an entry, without touching its value."""
+    store.update(key, packed({**about(store, key), **attrs}))
+
+
+def packed(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give attributes as they are stored.
+
+    Examples
+    --------
+    >>> packed({"function": "f", "seconds": 1.5})
+    {'function': 'f', 'entry': {'seconds': 1.5}}
+    """
+    shown = {name: attrs[name] for name in _SHOWN if name in attrs}
+    return {**shown, PACKED: {name: value for name, value in attrs.items() if name not in shown}}
+
+
+def unpacked(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Give attributes as they were before `packed`."""
+    inner = meta.get(PACKED)
+    shown = {name: meta[name] for name in _SHOWN if name in meta}
+    return {**shown, **inner} if isinstance(inner, Mapping) else shown
 
 
 def now() -> str:

@@ -29,10 +29,19 @@ _known: dict[int, _Known] = {}
 """By the number of the array that holds the memory, which views of views name as their base."""
 
 
-def protect(array: NDArray[Any]) -> None:
-    """Let nobody write to an array that is the cache's own, nor to the one whose memory it uses."""
-    array.flags.writeable = False
-    _memory(array).flags.writeable = False
+def protected(array: NDArray[Any]) -> NDArray[Any]:
+    """Let nobody write to an array that is the cache's own, nor to the one whose memory it uses.
+
+    Returns
+    -------
+    ndarray
+        The same, or a copy where the memory is a buffer that could still be written to.
+    """
+    memory = _memory(array)
+    if memory.base is not None and not _is_read_only(memory.base):
+        array = memory = array.copy()
+    array.flags.writeable = memory.flags.writeable = False
+    return array
 
 
 def remember(array: NDArray[Any], digest: bytes, unchanged: Callable[[], bool] = lambda: True) -> None:
@@ -58,8 +67,7 @@ def digest_of(array: NDArray[Any]) -> bytes | None:
 
     Examples
     --------
-    >>> own = np.arange(3.0)
-    >>> protect(own)
+    >>> own = protected(np.arange(3.0))
     >>> remember(own, b"digest")
     >>> digest_of(own.view()), digest_of(own[1:]), digest_of(own.copy())
     (b'digest', None, None)
@@ -72,6 +80,13 @@ def digest_of(array: NDArray[Any]) -> bytes | None:
         return None
     same = (_start(array), array.nbytes, array.dtype) == (known.start, known.nbytes, known.dtype)
     return known.digest if same and known.unchanged() else None
+
+
+def _is_read_only(buffer: Any) -> bool:
+    try:
+        return memoryview(buffer).readonly
+    except TypeError:
+        return False
 
 
 def _memory(array: NDArray[Any]) -> NDArray[Any]:

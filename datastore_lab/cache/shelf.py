@@ -171,7 +171,7 @@ class Shelf:
             if code is not None:
                 why.keep_code(store, code)
             _replace(store, entries.entry_key(owner, key), record, below)
-        self._upkeep.add(line_of(owner, key, record.meta))
+        self._upkeep.add(line_of(owner, key, entries.unpacked(record.meta)))
         if self.max_size is not None:
             self._upkeep.limit(self.max_size)
         return size
@@ -191,7 +191,7 @@ class Shelf:
         if store is None:
             return False
         try:
-            attrs = store.stat(entries.entry_key(owner, key)).meta
+            attrs = entries.about(store, entries.entry_key(owner, key))
         except NotFound:
             return False
         return "checksum" in attrs and not expired(attrs, ttl)

@@ -227,7 +227,7 @@ def names(store: Store, owner: str) -> list[str]:
 def _lines(store: Store, owner: str, keys: Iterable[str]) -> Iterator[Line]:
     for key in keys:
         with contextlib.suppress(LabError):
-            attrs = store.stat(entries.entry_key(owner, key)).meta
+            attrs = entries.about(store, entries.entry_key(owner, key))
             if "checksum" in attrs:
                 yield line_of(owner, key, attrs)
 
@@ -247,7 +247,7 @@ def _is_old(line: Line, now: float, older: float | None) -> bool:
 def _is_bare(store: Store, owner: str, name: str) -> bool:
     """Tell whether there is no entry at the place of one: items without what belongs to them."""
     try:
-        return "checksum" not in store.stat(entries.entry_key(owner, name)).meta
+        return "checksum" not in entries.about(store, entries.entry_key(owner, name))
     except NotFound:
         return False
     except LabError:

@@ -256,7 +256,7 @@ def _moved(store: Store, old: Key, new: Key, code: Code) -> bool:
     if old == new or new in store:
         return False
     store.move(old, new)
-    store.update(new, {"code": code.digest, "accepted": entries.now()})
+    entries.update(store, new, {"code": code.digest, "accepted": entries.now()})
     return True
 
 

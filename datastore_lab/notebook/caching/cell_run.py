@@ -95,7 +95,7 @@ class CellRun:
         reasons = self.session.reasons(self, key)
         self.session.pending = (self, key)
         if not reasons:
-            attrs = dict(self.shelf.store.stat(entries.entry_key(key.owner, key.key)).meta)
+            attrs = entries.about(self.shelf.store, entries.entry_key(key.owner, key.key))
             unfit = self._unfit(attrs)
             print(
                 f"would run: {unfit}"
