@@ -1,9 +1,14 @@
-"""The cache against joblib, keying and hits."""
+"""The cache against joblib, numpy's own files and the bare checksum: keys, hits and misses."""
 
 from __future__ import annotations
 
-import itertools
+import functools
+import os
+import random
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -12,8 +17,25 @@ import xxhash
 
 from benchmarks.harness import Bench
 from datastore_lab import cached, open_store
+from datastore_lab.cache import entries
+from datastore_lab.cache.shelf import Shelf
+from datastore_lab.cache.walk import digest
 
-_fresh = itertools.count()
+BIG = 12_500_000
+
+FIRST = """
+import sys, time
+import datastore_lab, numpy, {library}
+from datastore_lab import cached
+import datastore_lab.engines.hdf5, datastore_lab.cache.upkeep, datastore_lab.objects
+import datastore_lab.codecs.array, datastore_lab.codecs.value
+def scalar(x: float) -> float:
+    return x * 2
+keep = {keep}
+start = time.perf_counter()
+keep(3.0)
+print(time.perf_counter() - start)
+"""
 
 
 def scalar(x: float) -> float:
@@ -24,10 +46,11 @@ def table(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(BIG)
 
 
-BIG = 12_500_000
+def use(array: np.ndarray) -> int:
+    return array.size
 
 
-def timed(make, calls: int):
+def timed(make: Callable[[Path], Callable[[], object]], calls: int = 1) -> Callable[[Path], float]:
     """Time `calls` calls of what `make` prepares."""
 
     def run(place: Path) -> float:
@@ -40,79 +63,227 @@ def timed(make, calls: int):
     return run
 
 
-def hit(function, argument):
-    def prepare_ours(place: Path):
-        keep = cached(open_store(place / "cache.h5"))(function)
+def ours(function, argument, **options) -> Callable[[Path], Callable[[], object]]:
+    """Prepare a hit of this process's own."""
+
+    def prepare(place: Path) -> Callable[[], object]:
+        keep = cached(open_store(place / "cache.h5"), **options)(function)
+        keep(argument)
         keep(argument)
         return lambda: keep(argument)
 
-    def prepare_joblib(place: Path):
-        keep = joblib.Memory(place, verbose=0).cache(function)
+    return prepare
+
+
+def by_path(function, argument, **options) -> Callable[[Path], Callable[[], object]]:
+    """Prepare a hit as a process has it that meets the entry for the first time."""
+
+    def prepare(place: Path) -> Callable[[], object]:
+        cached(place / "cache.h5", **options)(function)(argument)
+        keep = cached(place / "cache.h5", **options)(function)
+        keep._core.shelf.place.reading()
+        return lambda: keep(argument)
+
+    return prepare
+
+
+def by_joblib(function, argument, **options) -> Callable[[Path], Callable[[], object]]:
+    def prepare(place: Path) -> Callable[[], object]:
+        keep = joblib.Memory(place, verbose=0, **options).cache(function)
         keep(argument)
         return lambda: keep(argument)
 
-    return prepare_ours, prepare_joblib
+    return prepare
 
 
-def first_call(function, argument):
-    def prepare_ours(place: Path):
-        keep = cached(open_store(place / "cache.h5"))(function)
-        return lambda: keep(argument)
+def saved(read: Callable[[Path], object]) -> Callable[[Path], Callable[[], object]]:
+    """Prepare a file of numpy's to be read."""
 
-    def prepare_joblib(place: Path):
-        keep = joblib.Memory(place, verbose=0).cache(function)
-        return lambda: keep(argument)
+    def prepare(place: Path) -> Callable[[], object]:
+        np.save(place / "a.npy", table(1))
+        return lambda: read(place / "a.npy")
 
-    def prepare_save(place: Path):
-        return lambda: np.save(place / "a.npy", function(argument))
-
-    return prepare_ours, prepare_joblib, prepare_save
+    return prepare
 
 
-def benches(*, quick: bool) -> list[Bench]:
-    from datastore_lab.cache.hashing import Hasher
+def mapped_and_summed(path: Path) -> None:
+    xxhash.xxh3_128_digest(np.load(path, mmap_mode="r").data)
 
-    global BIG  # noqa: PLW0603 (the function under test must read a global of its own module)
-    BIG = 1_000_000 if quick else 12_500_000
+
+def save_durably(place: Path, array: np.ndarray) -> None:
+    with (place / "a.npy").open("wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def first_call(keep: Callable[[Path], Callable[[int], object]]) -> Callable[[Path], float]:
+    return timed(lambda place: functools.partial(keep(place), 2))
+
+
+def first_hit(keep: str, library: str) -> Callable[[Path], float]:
+    """Time a hit as the first thing that a process does once libraries are imported."""
+
+    def run(place: Path) -> float:
+        code = FIRST.format(keep=keep.format(place=place), library=library)
+        job = place / "job.py"
+        job.write_text(code)
+        for _ in range(2):
+            done = subprocess.run([sys.executable, str(job)], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    return run
+
+
+def filled(count: int) -> Callable[[Path], Shelf]:
+    """Make a cache of so many entries, once for all rounds."""
+    made: list[Shelf] = []
+
+    def make(place: Path) -> Shelf:
+        if not made:
+            path = place.parent / f"many-{count}.h5"
+            with open_store(path, durability="process") as store, store.transaction():
+                for number in range(count):
+                    attrs = {
+                        "created": entries.now(),
+                        "arguments": "x=1.0",
+                        "parts": {"argument x": "1" * 32},
+                    }
+                    entries.keep(store, entries.entry_key("f", f"{number:032x}"), 1.5, attrs)
+            made.append(Shelf(path))
+            made[0].ls()
+        return made[0]
+
+    return make
+
+
+def slowest(make: Callable[[Path], Shelf], count: int) -> Callable[[Path], float]:
+    """Time hits of entries that were not met before; gives the 99th percentile."""
+
+    def run(place: Path) -> float:
+        shelf, times = make(place), []
+        for number in random.choices(range(count), k=500):
+            shelf._known.clear()
+            start = time.perf_counter()
+            shelf.find("f", f"{number:032x}")
+            times.append(time.perf_counter() - start)
+        return sorted(times)[495]
+
+    return run
+
+
+def small(*, quick: bool) -> list[Bench]:
     calls = 20 if quick else 200
-    array = np.random.default_rng(0).standard_normal(BIG)
-    size = array.nbytes / 1e6
-    hasher = Hasher(lambda _obj, path: path.encode())
-    scalar_ours, scalar_joblib = hit(scalar, 3.0)
-    table_ours, table_joblib = hit(table, 1)
-    miss_ours, miss_joblib, miss_save = first_call(table, 2)
+    few, many = (10, 300) if quick else (10, 100_000)
+    ten, lots = filled(few), filled(many)
     return [
         Bench(
             "cache hit, scalar",
-            {"datastore_lab": timed(scalar_ours, calls), "joblib": timed(scalar_joblib, calls)},
+            {
+                "datastore_lab": timed(ours(scalar, 3.0), calls),
+                "datastore_lab, by path": timed(by_path(scalar, 3.0), calls),
+                "joblib": timed(by_joblib(scalar, 3.0), calls),
+            },
             calls,
             "hits",
         ),
         Bench(
-            f"cache hit, {size:.0f} MB",
-            {"datastore_lab": timed(table_ours, 1), "joblib": timed(table_joblib, 1)},
+            "first hit of a process",
+            {
+                "datastore_lab": first_hit("cached('{place}/c.h5')(scalar)", "h5py"),
+                "joblib": first_hit("joblib.Memory('{place}', verbose=0).cache(scalar)", "joblib"),
+            },
+            1,
+            "hits",
+        ),
+        Bench(
+            f"99th percentile of hits among {many}",
+            {"datastore_lab": slowest(lots, many), f"the same among {few}": slowest(ten, few)},
+            1,
+            "hits",
+        ),
+        Bench(
+            f"list {many} entries",
+            {"datastore_lab": timed(lambda place: lots(place).ls)},
+            many,
+            "entries",
+        ),
+    ]
+
+
+def large(array: np.ndarray) -> list[Bench]:
+    size = array.nbytes / 1e6
+    return [
+        Bench(
+            f"first hit, {size:.0f} MB as a view",
+            {
+                "datastore_lab": timed(by_path(table, 1)),
+                "xxh3_128 of a mapped file (limit)": timed(saved(mapped_and_summed)),
+                "xxh3_128 in memory (limit)": lambda _place: xxhash.xxh3_128_digest(array.data),
+                "joblib, mapped": timed(by_joblib(table, 1, mmap_mode="r")),
+            },
+            size,
+            "MB",
+        ),
+        Bench(
+            f"later hit, {size:.0f} MB as a view", {"datastore_lab": timed(ours(table, 1), 20)}, 20, "hits"
+        ),
+        Bench(
+            f"hit, {size:.0f} MB as a copy",
+            {
+                "datastore_lab": timed(ours(table, 1, copy=True)),
+                "np.load (limit)": timed(saved(np.load)),
+                "joblib": timed(by_joblib(table, 1)),
+            },
             size,
             "MB",
         ),
         Bench(
             f"cache miss, {size:.0f} MB",
             {
-                "datastore_lab": timed(miss_ours, 1),
-                "joblib": timed(miss_joblib, 1),
-                "np.save (limit)": timed(miss_save, 1),
+                "datastore_lab": first_call(lambda place: cached(open_store(place / "cache.h5"))(table)),
+                "joblib": first_call(lambda place: joblib.Memory(place, verbose=0).cache(table)),
+                "np.save and fsync (limit)": first_call(
+                    lambda place: lambda seed: save_durably(place, table(seed))
+                ),
             },
             size,
             "MB",
             array.nbytes,
         ),
+    ]
+
+
+def keys(array: np.ndarray) -> list[Bench]:
+    size = array.nbytes / 1e6
+
+    def returned(place: Path) -> Callable[[], object]:
+        found, keep = by_path(table, 1)(place)(), cached(use)
+        keep(found)
+        return lambda: keep(found)
+
+    return [
         Bench(
             f"key of {size:.0f} MB",
             {
-                "datastore_lab": lambda _place: hasher.encode(array, "array"),
+                "datastore_lab": lambda _place: digest(array),
                 "joblib.hash": lambda _place: joblib.hash(array),
                 "xxh3_128 (limit)": lambda _place: xxhash.xxh3_128_hexdigest(array.data),
             },
             size,
             "MB",
         ),
+        Bench(
+            f"hit with {size:.0f} MB from the cache as argument",
+            {"datastore_lab": timed(returned, 20)},
+            20,
+            "hits",
+        ),
     ]
+
+
+def benches(*, quick: bool) -> list[Bench]:
+    global BIG  # noqa: PLW0603 (the function under test must read a global of its own module)
+    BIG = 1_000_000 if quick else 12_500_000
+    array = np.random.default_rng(0).standard_normal(BIG)
+    return [*small(quick=quick), *large(array), *keys(array)]

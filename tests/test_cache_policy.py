@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from datastore_lab import open_store
-from datastore_lab.cache import CacheWarning, cached, entries
+from datastore_lab.cache import CacheWarning, cached, entries, upkeep
 from datastore_lab.cache.place import local_path
 from datastore_lab.cache.shelf import Shelf
 from datastore_lab.cache.why import CODE
@@ -373,6 +373,21 @@ def test_listing_follows_the_store(place):
         for file in folder.iterdir():
             file.unlink()
         assert len(Shelf(storage).ls()) == 5
+
+
+def test_listing_opens_nothing_that_a_shelf_has_kept(place, monkeypatch):
+    storage = open_store(place) if place == "memory://" else place
+    one, two = Shelf(storage), Shelf(storage)
+    one.ls()
+    (one if place == "memory://" else two).keep("f", "a", 1, {})
+    one.keep("f", "b", 2, {})
+    one.forget("f", "a")
+
+    def refuse(*_args):
+        raise AssertionError("the store was searched")
+
+    monkeypatch.setattr(upkeep, "names", refuse)
+    assert [line.key for line in one.ls()] == ["b"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 1000])

@@ -167,11 +167,11 @@ class Shelf:
         record = entries.encoded(value, own)
         size = entries.nbytes(record) + sum(map(entries.nbytes, below.values()))
         self._refuse_too_large(size)
-        with self.place.writing() as store, store.transaction():
+        line = line_of(owner, key, entries.unpacked(record.meta))
+        with self._upkeep.changing(put=[line]), self.place.writing() as store, store.transaction():
             if code is not None:
                 why.keep_code(store, code)
             _replace(store, entries.entry_key(owner, key), record, below)
-        self._upkeep.add(line_of(owner, key, entries.unpacked(record.meta)))
         if self.max_size is not None:
             self._upkeep.limit(self.max_size)
         return size
@@ -181,7 +181,8 @@ class Shelf:
         place = entries.entry_key(owner, key)
         if not self.has(owner, key):
             return False
-        with self.place.writing() as store, contextlib.suppress(NotFound):
+        gone = self._upkeep.changing(drop=[(owner, key)])
+        with gone, self.place.writing() as store, contextlib.suppress(NotFound):
             store.delete(place)
         return True
 

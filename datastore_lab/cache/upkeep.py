@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _WAITING = 512
 """So many notes wait in memory before they are written into the list."""
 
+_NOTHING = "nothing"
+"""Names the state of a place where nothing was kept yet."""
+
 _WASTE = 16 << 20
 """Deleted bytes that are not worth writing a file anew for."""
 
@@ -62,7 +65,6 @@ class Upkeep:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._index = Index(_index_path(place))
-        self._new: dict[tuple[str, str], Line] = {}
         self._used: dict[tuple[str, str], float] = {}
         self._lock = threading.RLock()
         self._waste = 0
@@ -76,20 +78,32 @@ class Upkeep:
         if len(self._used) > _WAITING:
             self.write()
 
-    def add(self, line: Line) -> None:
-        """Note a new entry."""
-        with self._lock:
-            self._new[line.owner, line.key] = line
-        if len(self._new) > _WAITING:
-            self.write()
+    @contextlib.contextmanager
+    def changing(self, *, put: Iterable[Line] = (), drop: Iterable[tuple[str, str]] = ()) -> Iterator[None]:
+        """Note what a change of the store does, once it is done.
+
+        If the list was right before, it is right afterwards: what others change meanwhile they note
+        themselves. A list that can't be written is put right later.
+        """
+        before = self._is_right()
+        yield
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._index.drop(drop)
+            self._index.put(put)
+            if before and (store := self._place.reading()) is not None:
+                self._index.see(_token(store))
+
+    def _is_right(self) -> bool:
+        """Tell whether the list was put right for what is in the store now."""
+        with contextlib.suppress(sqlite3.Error, OSError, LabError):
+            store = self._place.reading()
+            return self._index.seen(_NOTHING if store is None else _token(store))
+        return False
 
     def write(self) -> None:
         """Write what was noted into the list; one that can't be written is put right later."""
         with self._lock, contextlib.suppress(sqlite3.Error, OSError):
-            new, self._new = self._new, {}
             used, self._used = self._used, {}
-            if new:
-                self._index.put(new.values())
             if used:
                 self._index.use(used)
 
@@ -104,17 +118,15 @@ class Upkeep:
         """Put the list right."""
         self.write()
         store = self._place.reading()
-        if store is None:
-            self._index.drop((line.owner, line.key) for line in self._index.lines())
-            return
-        token = f"{store.url} {store.revision()}"
+        token = _NOTHING if store is None else _token(store)
         if self._index.seen(token):
             return
-        present = owners(store)
+        present = set() if store is None else owners(store)
         for owner in self._index.owners() - present:
             self._index.drop((owner, key) for key in self._index.keys(owner))
-        for owner in present:
-            self._settle_owner(store, owner)
+        if store is not None:
+            for owner in present:
+                self._settle_owner(store, owner)
         self._index.see(token)
 
     def _settle_owner(self, store: Store, owner: str) -> None:
@@ -174,12 +186,11 @@ class Upkeep:
         lines = list(lines)
         if not lines:
             return Swept()
-        with self._place.writing() as store, store.transaction():
-            for line in lines:
+        places = [(line.owner, line.key) for line in lines]
+        with self.changing(drop=places), self._place.writing() as store, store.transaction():
+            for owner, key in places:
                 with contextlib.suppress(NotFound):
-                    store.delete(entries.entry_key(line.owner, line.key))
-        with contextlib.suppress(sqlite3.Error):
-            self._index.drop((line.owner, line.key) for line in lines)
+                    store.delete(entries.entry_key(owner, key))
         return Swept(len(lines), sum(line.nbytes for line in lines))
 
     def _damaged(self) -> Iterator[Line]:
@@ -206,6 +217,11 @@ class Upkeep:
                     with contextlib.suppress(NotFound):
                         writable.delete(place)
         return len(doomed)
+
+
+def _token(store: Store) -> str:
+    """Name the state of a store."""
+    return f"{store.url} {store.revision()}"
 
 
 def owners(store: Store) -> set[str]:
