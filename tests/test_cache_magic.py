@@ -265,6 +265,37 @@ def test_named_inputs_count_and_settle_what_can_not_be_seen(shell, say):
     assert "y" in shell.user_ns
 
 
+@pytest.mark.parametrize(
+    ("code", "options", "told"),
+    [
+        (
+            "import pandas as pd\ny = len(pd.read_csv('a.csv'))",
+            "",
+            "reads files (pandas.read_csv): --file PATH",
+        ),
+        ("with open('a.csv') as file:\n    y = file.read()", "", "reads files (open)"),
+        ("with open('a.csv') as file:\n    y = file.read()", "--file a.csv", None),
+        ("import time\ny = time.time()", "", "reads the clock (time.time): --ttl"),
+        ("import time\ny = time.time()", "--ttl 1h", None),
+        ("import time\ny = time.time()", "-x time", None),
+        ("y = clock()", "", "reads the clock (time.time in clock)"),
+        ("import os\ny = os.environ.get('HOME')", "", "reads the environment"),
+        (
+            "import numpy as np\ny = np.random.default_rng().random()",
+            "",
+            "reads random numbers without a seed",
+        ),
+        ("import numpy as np\ny = np.random.default_rng(1).random()", "", None),
+    ],
+)
+def test_what_the_key_does_not_hold_is_told(say, tmp_path, code, options, told):
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    say("import time\ndef clock():\n    return time.time()")
+    shown = say(f"%%cache store {options}\n{code}")
+    assert "● ran" in shown
+    assert (told in shown) if told else ("reads" not in shown)
+
+
 def test_a_tag_tells_results_apart(say):
     steps = [("-V 1", "●"), ("-V 2", "●"), ("-V 1", "✓"), ("", "●"), ("--tag 2", "✓")]
     for option, mark in steps:
@@ -278,7 +309,7 @@ def test_results_grow_old(shell, say):
     key = next(iter(store.keys_below("cache")))
     store.update(key, {"created": "2020-01-01T00:00:00+00:00"})
     assert "✓ cached" in say(cell.format("--ttl 10000d"))
-    assert "would run: the result is too old" in say(cell.format("--dry-run --ttl 1d"))
+    assert "  the result is too old" in say(cell.format("--dry-run --ttl 1d"))
     assert "too old" in (text := say(cell.format("--ttl 1d")))
     assert "● ran" in text
     assert "✓ cached just now" in say(cell.format(""))

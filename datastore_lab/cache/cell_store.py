@@ -2,7 +2,9 @@
 
 An entry is the record at ``("cache", "cells", <key>)`` (``"cells.<name>"`` for a named cell): a mapping of
 the output of the cell, as JSON text in bytes, and of its small variables, with the attributes of every entry
-and the cell's source. Large variables are records of their own below ``"variables"``.
+and the cell's source. Large variables are records of their own below ``"variables"``. Where a result hangs on
+the state of generators of random numbers, the entry only names these (``hangs_on``), and the result lies
+under a key that holds the states too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datastore_lab import media, objects
 from datastore_lab.cache import chance, entries
 from datastore_lab.cache.cells import CODE, SHOWN, CellKey, Result
+from datastore_lab.cache.hashing import hexdigest, join
 from datastore_lab.cache.shelf import expired
 from datastore_lab.errors import NotFound, NotStorable
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from datastore_lab.cache.shelf import Shelf
     from datastore_lab.keys import Key
     from datastore_lab.store import Store
+
+HANGS_ON = "hangs_on"
 
 _SMALL = 65536
 """Bytes up to which a variable lies in the record of the cell, so that a hit reads one record."""
@@ -76,6 +81,8 @@ def load(shelf: Shelf, key: CellKey, *, copy: bool = False) -> Result | None:
     if found is None:
         return None
     attrs = found.attrs
+    if HANGS_ON in attrs:
+        return load(shelf, _with_states(key, chance.digests(attrs[HANGS_ON])), copy=copy)
     variables: dict[str, Any] = dict(found.value["variables"])
     for name in attrs["stored"]:
         value = shelf.item(key.owner, key.key, name, copy=copy)
@@ -125,8 +132,30 @@ def save(shelf: Shelf, key: CellKey, result: Result, optional: Container[str] = 
         "parts": key.parts,
     }
     text = media.to_json(result.output).encode("utf-8", "surrogatepass")
+    states = {name: move["from"] for name, move in attrs["random"].items() if move["from"] is not None}
+    if states:
+        about = {"created": attrs["created"], "variables": attrs["variables"], HANGS_ON: sorted(states)}
+        shelf.keep(key.owner, key.key, None, about)
+        key = _with_states(key, states)
     value = {"output": text, "variables": sorted_out.small}
     return shelf.keep(key.owner, key.key, value, attrs, items=sorted_out.large)
+
+
+def attributes(shelf: Shelf, key: CellKey) -> dict[str, Any] | None:
+    """Give the attributes of the result of a cell, without reading it; None if there is none."""
+    store = shelf.place.reading()
+    if store is None or not shelf.has(key.owner, key.key):
+        return None
+    attrs = entries.about(store, entries.entry_key(key.owner, key.key))
+    if HANGS_ON in attrs:
+        return attributes(shelf, _with_states(key, chance.digests(attrs[HANGS_ON])))
+    return attrs
+
+
+def _with_states(key: CellKey, states: Mapping[str, str]) -> CellKey:
+    """Give the key of a result that hangs on the states of generators of random numbers."""
+    pieces = [piece.encode() for name in sorted(states) for piece in (name, states[name])]
+    return key._replace(key=hexdigest(join(b"states", [key.key.encode(), *pieces])))
 
 
 class _Sorted(NamedTuple):
@@ -187,6 +216,7 @@ def listed(shelf: Shelf) -> list[Entry]:
         Entry(shelf, owner, key[-1], attrs)
         for owner in ([] if store is None else _owners(store))
         for key, attrs in entries.listed(store, owner)  # type: ignore[arg-type]
+        if HANGS_ON not in attrs
     ]
     return sorted(found, key=lambda entry: str(entry.attrs["created"]))
 

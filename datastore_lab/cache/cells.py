@@ -80,11 +80,17 @@ class Inputs:
     ----------
     cell : Cell
     wish : Wish
+
+    Attributes
+    ----------
+    named : mapping of str to object
+        The local code that was reached last, by label.
     """
 
     def __init__(self, cell: Cell, wish: Wish) -> None:
         self.cell, self.wish = cell, wish
         self._known: tuple[Mapping[str, Any], dict[str, str], Guards] | None = None
+        self.named: Mapping[str, Any] = {}
 
     def key(self, space: Mapping[str, Any], *, quiet: bool = False) -> CellKey:
         """Give the key of the cell, before it runs.
@@ -127,7 +133,8 @@ class Inputs:
         walk = Walk((*self.wish.ignore, *seen), docs=self.cell.docs)
         walk.reads({**self.cell.reads, **dict.fromkeys(self.wish.inputs, WHOLE)}, space)
         walk.importing(self.cell.imports, None)
-        return walk.finish(), walk.guards
+        parts, self.named = walk.finish(), dict(walk.named())
+        return parts, walk.guards
 
     def before(self, space: Mapping[str, Any]) -> Before:
         """Take down how things are before the cell runs."""

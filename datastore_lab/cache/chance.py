@@ -8,7 +8,7 @@ that it was in; and the cells that follow continue from the state in which the c
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +65,12 @@ def other(moves: Mapping[str, Any]) -> str | None:
         if move["from"] is not None and move["from"] != digest(states[name].value):
             return name
     return None
+
+
+def digests(names: Iterable[str]) -> dict[str, str]:
+    """Digest the states of some generators."""
+    states = now()
+    return {name: digest(states[name].value) for name in names if name in states}
 
 
 def move(moves: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from datastore_lab.cache import cell_store, chance, entries, identity
 from datastore_lab.cache.cells import SHOWN, CellKey, Left, Result
 from datastore_lab.cache.shelf import expired
 from datastore_lab.errors import LabError, NotFound, NotStorable, ReadOnly
-from datastore_lab.notebook.caching import words
+from datastore_lab.notebook.caching import unseen, words
 from datastore_lab.notebook.caching.capture import Recorder, replay
 from datastore_lab.notebook.caching.places import DEFAULT
 from datastore_lab.notebook.caching.running import run
@@ -92,19 +92,14 @@ class CellRun:
 
     def _foresee(self, key: CellKey) -> None:
         """Say what would happen."""
-        reasons = self.session.reasons(self, key)
         self.session.pending = (self, key)
-        if not reasons:
-            attrs = entries.about(self.shelf.store, entries.entry_key(key.owner, key.key))
-            unfit = self._unfit(attrs)
-            print(
-                f"would run: {unfit}"
-                if unfit
-                else words.hit(attrs).replace("✓ cached", "✓ would hit: cached")
-            )
+        attrs = cell_store.attributes(self.shelf, key)
+        unfit = None if attrs is None else self._unfit(attrs)
+        if attrs is not None and unfit is None:
+            print(words.hit(attrs).replace("✓ cached", "✓ would hit: cached"))
             return
-        print("● would run, because")
-        print("\n".join(f"  {reason}" for reason in reasons))
+        reasons = self.session.against(self, key) if unfit is None else [unfit]
+        print("\n".join(["● would run, because", *(f"  {reason}" for reason in reasons)]))
 
     # -- restoring ------------------------------------------------------------------------------------
 
@@ -198,7 +193,10 @@ class CellRun:
         except (LabError, OSError) as error:
             self._say(f"✗ ran {words.spent(attrs['seconds'])} · not cached: {_in_options(error)}")
         else:
-            self._say(words.ran(attrs["seconds"], names, size))
+            self._say(words.ran(attrs["seconds"], names, size, self._unseen(left)))
+
+    def _unseen(self, left: Left) -> str | None:
+        return unseen.advice(self.prepared.text, left.inputs.named, self.shell.user_ns, self.request)
 
     def _save(self, key: CellKey, result: Result, optional: set[str]) -> int:
         try:

@@ -70,7 +70,7 @@ class Commands:
             )
         cell, key = self._asked(chosen)
         reasons = session.against(cell, key)
-        if chosen.names and cell.shelf.has(key.owner, key.key):
+        if chosen.names and cell_store.attributes(cell.shelf, key) is not None:
             return "nothing has changed: the cell would come from the cache"
         return "\n".join(reasons) or "nothing has changed: the result is forced, too old or deleted"
 
@@ -93,7 +93,7 @@ class Commands:
 
     def _accept(self, chosen: _Chosen) -> str:
         cell, key = self._asked(chosen)
-        if cell.shelf.has(key.owner, key.key):
+        if cell_store.attributes(cell.shelf, key) is not None:
             return "nothing to accept: the cell is in the cache as it is"
         related = self.session.related(cell, key)
         nearest = cell_store.nearest(related, key)

@@ -54,10 +54,6 @@ class Session:
         space = self.shell.user_ns
         return {name: describe({name: space[name]}).partition("=")[2] for name in parts if name in space}
 
-    def reasons(self, cell: CellRun, key: CellKey) -> list[str]:
-        """Say why a cell is not in the cache; nothing if it is."""
-        return [] if cell.shelf.has(key.owner, key.key) else self.against(cell, key)
-
     def against(self, cell: CellRun, key: CellKey) -> list[str]:
         """Say in what a cell differs from the nearest stored result that is not its own."""
         nearest = cell_store.nearest(self.related(cell, key), key)

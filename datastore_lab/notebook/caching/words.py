@@ -33,9 +33,10 @@ def hit(attrs: Mapping[str, Any]) -> str:
     return f"✓ cached {ago(entries.age(attrs))} · {listed(attrs['variables'])} · {size} · saved {saved}"
 
 
-def ran(seconds: float, names: Iterable[str], size: int) -> str:
+def ran(seconds: float, names: Iterable[str], size: int, note: str | None = None) -> str:
     """Write the line of a cell that was run and stored."""
-    return f"● ran {spent(seconds)} · stored {listed(names)} · {units.format_size(size)}"
+    line = f"● ran {spent(seconds)} · stored {listed(names)} · {units.format_size(size)}"
+    return f"{line} · {note}" if note else line
 
 
 def listed(names: Iterable[str]) -> str:
@@ -123,6 +124,8 @@ def reasons(entry: Entry | None, key: CellKey, source: str, inputs: Mapping[str,
         found.append(text)
         if difference.part == CODE:
             found += _diff(entry.attrs["source"], source)
+    if not found and any(move["from"] for move in entry.attrs["random"].values()):
+        return ["random numbers would go on from another state"]
     if not found and entry.key != key.key:
         return ["the options of the cell, or the variables that it reads, are others"]
     return found
