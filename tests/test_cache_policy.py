@@ -557,6 +557,14 @@ def test_a_file_that_is_deleted_meanwhile(tmp_path):
     assert function.is_cached(1)
 
 
+def test_a_folder_that_is_missing(tmp_path):
+    function = cached(tmp_path / "missing" / "c.h5", deps="none")(blob)
+    with pytest.warns(CacheWarning, match=r"could not be written: .*missing does not exist"):
+        assert function(1)[0] == 1.0
+    assert function.stats()["entries"] == 0
+    assert not (tmp_path / "missing").exists()
+
+
 def test_addresses_with_a_place_on_this_computer(tmp_path):
     assert local_path(f"sqlite:///{tmp_path}/c.sqlite") == tmp_path / "c.sqlite"
     assert local_path(f"file://{tmp_path}/a%20b.h5") == tmp_path / "a b.h5"

@@ -173,7 +173,7 @@ class Index:
         if self._path is None:
             return _prepared(":memory:")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(exist_ok=True)  # (not its parents: a place that is gone stays gone)
             return _prepared(str(self._path))
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):  # can't be opened or written, or is in use

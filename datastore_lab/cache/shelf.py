@@ -34,6 +34,9 @@ ITEMS = "variables"
 _AT_HAND = 4096
 """So many entries are remembered, those that were looked up last."""
 
+_COMPARED = 1000
+"""So many entries, those that were used last, are looked at to say why a call misses."""
+
 _SMALL = 1 << 14
 """Arrays of an entry that stay in memory for as long as it is remembered, in bytes; larger ones only while
 somebody uses them, unless they are mapped from the file."""
@@ -238,7 +241,8 @@ class Shelf:
         store = self.place.reading()
         if store is None:
             return f"nothing of {owner} is in the cache yet"
-        return why.explain(store, owner, own, code)
+        latest = [line.key for line in self.ls(owner)[-_COMPARED:]]
+        return why.explain(store, owner, own, code, latest)
 
     def accept(self, owner: str, code: Code, make_key: Callable[[str, Mapping[str, str]], str]) -> int:
         """Take the newest entries as made by the code as it is now, see `datastore_lab.cache.why.accept`."""

@@ -183,7 +183,7 @@ class FileLocks:
     def _open(self) -> None:
         if self._handle >= 0 and self._process == os.getpid() and self._is_there():
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
         self._handle = os.open(self._path, flags, 0o666)
         self._process = os.getpid()

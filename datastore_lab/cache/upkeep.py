@@ -294,6 +294,8 @@ def _index_path(place: Place) -> Path | None:
     if folder is not None and os.access(folder if folder.exists() else folder.parent, os.W_OK):
         return folder / ("index.sqlite" if "::" not in place.address else f"index-{name}.sqlite")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    with contextlib.suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
     return home / "datastore-lab" / f"{name}.sqlite"
 
 

@@ -36,8 +36,6 @@ CODE = "code"
 """The owner of the states of code; that of a function has a dot in its name."""
 
 _CODE_OF, _VERSION_OF = "code of ", "version of "
-_MOST = 2000
-"""So many entries are compared with at most."""
 
 
 def code_place(digest: str) -> Key:
@@ -62,7 +60,7 @@ def code_of(store: Store, digest: str) -> tuple[dict[str, str], dict[str, str]]:
     return {}, {}
 
 
-def explain(store: Store, owner: str, own: Mapping[str, str], code: Code) -> str:
+def explain(store: Store, owner: str, own: Mapping[str, str], code: Code, keys: Iterable[str]) -> str:
     """Say how a call differs from the entry of the same function that differs least.
 
     Parameters
@@ -72,8 +70,10 @@ def explain(store: Store, owner: str, own: Mapping[str, str], code: Code) -> str
     own : mapping
         The parts of the call besides the code.
     code : Code
+    keys : iterable of str
+        Those of the entries to compare with.
     """
-    found = nearest(store, owner, {**code.parts, **own})
+    found = nearest(store, owner, {**code.parts, **own}, keys)
     if found is None:
         return f"nothing of {owner} is in the cache yet"
     before, texts = found
@@ -81,12 +81,16 @@ def explain(store: Store, owner: str, own: Mapping[str, str], code: Code) -> str
 
 
 def nearest(
-    store: Store, owner: str, parts: Mapping[str, str]
+    store: Store, owner: str, parts: Mapping[str, str], keys: Iterable[str]
 ) -> tuple[dict[str, str], dict[str, str]] | None:
-    """Give parts and texts of the entry that differs least; the newest of several."""
+    """Give parts and texts of the entry that differs least; the last of several."""
     codes: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
     best: tuple[int, dict[str, str], dict[str, str]] | None = None
-    for number, (_, attrs) in enumerate(entries.listed(store, owner)):
+    for key in keys:
+        try:
+            attrs = entries.about(store, entries.entry_key(owner, key))
+        except LabError:  # deleted meanwhile, or damaged
+            continue
         digest = attrs.get("code", "")
         if digest not in codes:
             codes[digest] = code_of(store, digest)
@@ -94,8 +98,6 @@ def nearest(
         count = len(different(before, parts))
         if best is None or count <= best[0]:
             best = count, before, codes[digest][1]
-        if number > _MOST:
-            break
     return None if best is None else best[1:]
 
 
