@@ -205,6 +205,33 @@ def test_results_as_copies(place):
     assert function(30_000)["small"][0] == 0
 
 
+def test_writing_to_a_result_in_a_cached_function_says_what_to_do():
+    function = cached(deps="none")(results)
+    function(5)
+
+    def change(given, how):
+        array = given["large"]
+        if how == "item":
+            array[0] = 1
+        elif how == "sum":
+            array += 1
+        elif how == "sort":
+            array.sort()
+        raise ValueError("read-only memory is a wonderful thing")
+
+    for how in ("item", "sum", "sort"):
+        with pytest.raises(ValueError, match="read-only") as caught:
+            cached(deps="none")(change)(function(5), how)
+        (note,) = caught.value.__notes__
+        assert "'array' came from the cache" in note
+        assert "copy=True" in note
+    own = np.arange(3.0)
+    own.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only") as caught:
+        cached(deps="none")(change)({"large": own}, "item")
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_tables_are_copies(place):
     import pandas as pd
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from datastore_lab import units
 from datastore_lab.cache import entries, hidden
+from datastore_lab.cache.hint import hinting
 from datastore_lab.cache.key import Call, FunctionKey, describe, key_of
 from datastore_lab.cache.shelf import Shelf
 from datastore_lab.errors import LabError, NotStorable, ReadOnly
@@ -205,7 +206,8 @@ class Cached(Generic[P, R]):
             if not force and (found := core.find(call)) is not None:
                 return found.value
             run = _Run(core, call)
-            value = core.function(*args, **kwargs)
+            with hinting():
+                value = core.function(*args, **kwargs)
             run.done(value)
         return value
 
@@ -218,7 +220,8 @@ class Cached(Generic[P, R]):
             if not force and (found := core.find(call)) is not None:
                 return found.value
             run = _Run(core, call)
-            value = await cast("Awaitable[Any]", core.function(*args, **kwargs))
+            with hinting():
+                value = await cast("Awaitable[Any]", core.function(*args, **kwargs))
             run.done(value)
         return value
 

@@ -82,6 +82,13 @@ def digest_of(array: NDArray[Any]) -> bytes | None:
     return known.digest if same and known.unchanged() else None
 
 
+def is_own(array: NDArray[Any]) -> bool:
+    """Tell whether an array uses the memory of one that the cache has handed out."""
+    memory = _memory(array)
+    known = _known.get(id(memory))
+    return known is not None and known.memory() is memory
+
+
 def _is_read_only(buffer: Any) -> bool:
     try:
         return memoryview(buffer).readonly
