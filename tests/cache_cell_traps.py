@@ -245,6 +245,32 @@ SESSIONS: dict[str, list[Session]] = {
     "named input": [Session(f"x = {x}", "y = eval('x')", "y", x, step, "-i x") for x, step in [(1, MISS), (2, MISS), (1, HIT)]],
     "copy asked for": [Session("", "a = np.zeros(2)", "(a.fill(1), a.tolist())", (None, [1.0, 1.0]), step, "--copy") for step in (MISS, HIT, HIT)],
     "output left out": [Session("", "y = 1\ny", "y", 1, step, option) for option, step in [("--no-output", MISS), ("--no-output", HIT), ("", MISS), ("", HIT), ("--no-output", HIT)]],
+    "all variables at once": [
+        Session(f"x = {x}", cell, "y", x, REFUSED) for cell in ("y = locals()['x']", "y = vars()['x']", "y = get_ipython().user_ns['x']", "import __main__\ny = __main__.x") for x in (1, 2)
+    ],
+    "variables of a function at once": [Session("def f(x):\n    return locals()['x']", "y = f(1)", "y", 1, step) for step in (MISS, HIT)],
+    "closure that is filled": [
+        Session("def make():\n    seen = []\n    def f(x):\n        seen.append(x)\n        return len(seen)\n    return f\nf = make()", "y = f(1)", "(y, f(1))", (1, 2), REFUSED) for _ in range(2)
+    ],
+    "default that is filled": [Session("def f(x, seen=[]):\n    seen.append(x)\n    return list(seen)", "y = f(1)", "(y, f(2))", ([1], [1, 2]), REFUSED) for _ in range(2)],
+    "iterator that is used up": [Session("i = iter([1, 2, 3])", "y = next(i)", "(y, next(i))", (1, 2), REFUSED) for _ in range(2)],
+    "array and its view": [Session("a = np.zeros(3)\nv = a[:2]", "v += 1", "(a.tolist(), v.tolist())", ([1.0, 1.0, 0.0], [1.0, 1.0]), step) for step in (MISS, HIT)],
+    "cells of a table assigned": [Session("t = pd.DataFrame({'a': [1, 2, 3]})\nu = t", "t.loc[1, 'a'] = 9\nt.loc[3] = [4]", "(t.a.tolist(), u is t)", ([1, 9, 3, 4], True), step) for step in (MISS, HIT)],
+    "coordinates assigned in place": [
+        Session("import xarray as xr\nd = xr.Dataset({'a': ('x', [1., 2.])})", "d['b'] = d.a * 2\nd.attrs['unit'] = 'V'", "(d.b.values.tolist(), d.attrs)", ([2.0, 4.0], {"unit": "V"}), step) for step in (MISS, HIT)
+    ],
+    "set changed in place": [Session("s = {1}\nt = s", "s.add(2)\ns.discard(1)", "(sorted(t), t is s)", ([2], True), step) for step in (MISS, HIT)],
+    "deque changed in place": [Session("import collections\nq = collections.deque([1])\nr = q", "q.append(2)", "(list(q), list(r))", ([1, 2], [1, 2]), step) for step in (MISS, HIT)],
+    "dictionary with a default": [
+        Session("import collections\nd = collections.defaultdict(list)", "d['a'].append(1)", "(dict(d), type(d).__name__)", ({"a": [1]}, "defaultdict"), step) for step in (MISS, HIT)
+    ],
+    "counter": [Session("import collections", "c = collections.Counter('aab')", "(type(c).__name__, c['a'], c['z'])", ("Counter", 2, 0), step) for step in (MISS, HIT)],
+    "pair with names": [Session("import collections\nP = collections.namedtuple('P', 'a b')", "p = P(1, 2)", "(p.a, type(p) is P)", (1, True), step) for step in (MISS, HIT)],
+    "datetime and path": [
+        Session("import datetime, pathlib", "a = datetime.datetime(2026, 1, 1)\nb = pathlib.PurePosixPath('a')", "(a.year, str(b))", (2026, "a"), step) for step in (MISS, HIT)
+    ],
+    "masked array": [Session("", "m = np.ma.masked_less(np.arange(3), 1)", "(int(m.sum()), m.mask.tolist())", (3, [True, False, False]), step) for step in (MISS, HIT)],
+    "bytes that grow": [Session("b = bytearray(b'a')\nc = b", "b += b'b'", "(bytes(b), c is b)", (b"ab", True), step) for step in (MISS, HIT)],
     "kinds of values": [
         Session("", "a = np.arange(3)\nb = (1, 'x', None)\nc = {'k': [1.5]}\nd = pd.Series([1, 2])\ne = {1, 2}",
                 "(a.tolist(), b, c, d.tolist(), e)", ([0, 1, 2], (1, "x", None), {"k": [1.5]}, [1, 2], {1, 2}), step)

@@ -286,14 +286,17 @@ def test_named_inputs_count_and_settle_what_can_not_be_seen(shell, say):
             "reads random numbers without a seed",
         ),
         ("import numpy as np\ny = np.random.default_rng(1).random()", "", None),
+        ("y = !cat a.csv\ny = list(y)", "", "depends on !cat a.csv: --file PATH"),
+        ("%run a.csv\ny = 1", "", "depends on %run a.csv"),
+        ("y = !cat a.csv\ny = list(y)", "--file a.csv", None),
     ],
 )
 def test_what_the_key_does_not_hold_is_told(say, tmp_path, code, options, told):
-    (tmp_path / "a.csv").write_text("a\n1\n")
+    (tmp_path / "a.csv").write_text("a = 1\n")
     say("import time\ndef clock():\n    return time.time()")
     shown = say(f"%%cache store {options}\n{code}")
     assert "● ran" in shown
-    assert (told in shown) if told else ("reads" not in shown)
+    assert (told in shown) if told else ("reads" not in shown and "depends" not in shown)
 
 
 def test_a_tag_tells_results_apart(say):

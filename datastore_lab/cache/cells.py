@@ -12,7 +12,7 @@ from datastore_lab.cache.guards import MISSING
 from datastore_lab.cache.hashing import hexdigest, immutable, join
 from datastore_lab.cache.key import LAYOUT
 from datastore_lab.cache.names import WHOLE
-from datastore_lab.cache.walk import Walk
+from datastore_lab.cache.walk import CELL, Walk
 from datastore_lab.errors import NotFound, NotStorable
 
 if TYPE_CHECKING:
@@ -103,6 +103,11 @@ class Inputs:
             Naming a file or a variable that was named and is not there.
         """
         wish = self.wish
+        if self.cell.opaque is not None and not wish.inputs:
+            raise NotStorable(
+                f"{CELL} uses {self.cell.opaque}, so the cache can't tell what it reads; name that with -i",
+                key=self.cell.opaque,
+            )
         parts = self._parts(space) | digest_files(wish.files)
         owner = f"cells.{wish.name}" if wish.name else "cells"
         given = [repr(quiet), *(repr(sorted(names)) for names in (wish.keep, wish.inputs, wish.ignore))]

@@ -87,7 +87,7 @@ def definitions(tree: ast.Module, data: Container[str]) -> Definitions:
     for node in tree.body:
         if node in statements:
             parts = list(_at_once(node))
-            calls = calls or any(isinstance(item, ast.Call) for part in parts for item in _outside(part))
+            calls = calls or any(isinstance(item, ast.Call) for part in parts for item in outside(part))
             calls = calls or bool(getattr(node, "decorator_list", ()))
             by = bound_names(node)[0]
             for part in parts:
@@ -126,7 +126,7 @@ def _is_lambda(node: ast.stmt, counts: Counter[str]) -> bool:
 
 def _bindings(node: ast.AST) -> Iterator[str]:
     """Name what code binds, as often as it does; what functions bind for themselves is left out."""
-    for item in _outside(node):
+    for item in outside(node):
         if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load):
             yield item.id
         elif isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -135,7 +135,7 @@ def _bindings(node: ast.AST) -> Iterator[str]:
             yield from (name for name in item.names for _ in range(2))  # (how often, nobody knows)
 
 
-def _outside(node: ast.AST) -> Iterator[ast.AST]:
+def outside(node: ast.AST) -> Iterator[ast.AST]:
     """Walk through code without the bodies of functions, but for the ``global`` in them."""
     waiting = [node]
     while waiting:
@@ -182,5 +182,5 @@ def _signature(arguments: ast.arguments) -> Iterator[ast.AST]:
 
 def _loads(part: ast.AST) -> Iterator[str]:
     yield from (
-        item.id for item in _outside(part) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load)
+        item.id for item in outside(part) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load)
     )

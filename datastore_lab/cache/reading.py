@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import ast
 import types
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from datastore_lab.cache import sources
-from datastore_lab.cache.definitions import Definitions, definitions
+from datastore_lab.cache.definitions import Definitions, definitions, outside
 from datastore_lab.cache.scan import Scan
 
 if TYPE_CHECKING:
     from datastore_lab.cache.names import Chains, Import
+
+
+_ALL = ("locals", "vars", "dir")
+_SPACES = ("user_ns", "user_global_ns", "user_module")
 
 
 class Cell(NamedTuple):
@@ -42,6 +46,10 @@ class Cell(NamedTuple):
         Whether the cell reads docstrings.
     seeds : bool
         Whether it seeds something itself.
+    opaque : str or None
+        What of the cell reaches variables by names that are not in the code.
+    commands : tuple of str
+        Files that magics run, and commands of the shell.
     """
 
     text: str
@@ -53,6 +61,8 @@ class Cell(NamedTuple):
     definitions: Definitions
     docs: bool
     seeds: bool
+    opaque: str | None
+    commands: tuple[str, ...]
 
 
 def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], str] = str) -> Cell:
@@ -95,7 +105,39 @@ def read_cell(text: str, known: Container[str] = (), transform: Callable[[str], 
         docs,
         ".seed" in text
         and any(isinstance(node, ast.Attribute) and node.attr == "seed" for node in ast.walk(tree)),
+        next(_opaque(tree), None),
+        tuple(_commands(tree)),
     )
+
+
+def _opaque(tree: ast.Module) -> Iterator[str]:
+    """Name what gives all variables at once; within a function these are its own."""
+    for node in outside(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ALL:
+            if node.func.id == "locals" or not node.args:
+                yield f"{node.func.id}()"
+        elif isinstance(node, ast.Attribute) and node.attr in _SPACES:
+            yield node.attr
+        elif isinstance(node, ast.Import) and any(alias.name == "__main__" for alias in node.names):
+            yield "__main__"
+
+
+def _commands(tree: ast.Module) -> Iterator[str]:
+    """Name what a cell hands to the shell, or runs from a file."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        texts = [
+            arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+        ]
+        if node.func.attr in {"system", "getoutput"} and texts and _is_shell(node.func.value):
+            yield f"!{texts[0]}"
+        elif node.func.attr == "run_line_magic" and texts[:1] == ["run"]:
+            yield f"%run {texts[-1]}"
+
+
+def _is_shell(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "get_ipython"
 
 
 def _codes(text: str) -> dict[tuple[str, int], types.CodeType]:

@@ -196,6 +196,9 @@ class CellRun:
             self._say(words.ran(attrs["seconds"], names, size, self._unseen(left)))
 
     def _unseen(self, left: Left) -> str | None:
+        commands = left.cell.commands
+        if commands and not self.request.wish.files:
+            return f"depends on {commands[0]}: --file PATH lets the content of files count"
         return unseen.advice(self.prepared.text, left.inputs.named, self.shell.user_ns, self.request)
 
     def _save(self, key: CellKey, result: Result, optional: set[str]) -> int:
