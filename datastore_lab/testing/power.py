@@ -25,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import xxhash
+
 
 class Change(NamedTuple):
     """One call that changed the disk, or a mark.
@@ -55,15 +57,16 @@ class _File:
     """Bytes that are on the disk for certain, and what was asked for since."""
 
     def __init__(self) -> None:
-        self.synced = bytearray()
+        self.synced = b""
         self.since: list[Change] = []
 
     def sync(self) -> None:
-        for change in self.since:
-            _apply(self.synced, change)
+        self.synced = self.content(lambda: True)
         self.since.clear()
 
     def content(self, keep: Callable[[], bool]) -> bytes:
+        if not self.since:
+            return self.synced
         content = bytearray(self.synced)
         for change in self.since:
             if keep():
@@ -280,10 +283,15 @@ def states(changes: list[Change], seed: int = 0, share: float = 1.0) -> Iterator
         for how_, files in _variants(disk, change, chance):
             if choice.random() < share:
                 state = State(after, how_, files(), marks)
-                mark = hash(tuple(state.files.items())), marks
+                mark = _digest(state.files), marks
                 if mark not in seen:
                     seen.add(mark)
                     yield state
+
+
+def _digest(files: Files) -> int:
+    parts = ((name, xxhash.xxh3_128_digest(data or b""), data is None) for name, data in files.items())
+    return hash(tuple(parts))
 
 
 def _variants(disk: Disk, change: Change, chance: random.Random) -> Iterator[tuple[str, Callable[[], Files]]]:

@@ -16,6 +16,7 @@ import numpy as np
 from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import NotFound
 from datastore_lab.records import ArrayInfo, Record, Stat
+from datastore_lab.store.reading import read_record
 
 if TYPE_CHECKING:
     from datastore_lab.keys import Key
@@ -26,10 +27,9 @@ def snapshot(engine: Any) -> dict[Key, Any]:
     """Give everything that a store holds, for comparison with ``==``."""
     state = {}
     for key in engine.keys():  # noqa: SIM118 (an engine is no mapping)
-        stat = engine.stat(key)
-        arrays = {name: engine.read(key, name) for name in stat.arrays}
-        content = {name: (str(a.dtype), a.shape, a.tolist()) for name, a in arrays.items()}
-        state[key] = (stat.kind, content, repr(sorted(stat.meta.items())))
+        found = read_record(engine, key)
+        content = {name: (str(a.dtype), a.shape, a.tolist()) for name, a in sorted(found.arrays.items())}
+        state[key] = (found.kind, content, repr(sorted(found.meta.items())))
     return state
 
 
