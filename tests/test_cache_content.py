@@ -9,8 +9,11 @@ import decimal
 import fractions
 import ipaddress
 import operator
+import os
 import random
 import re
+import sys
+import tracemalloc
 import types
 import uuid
 import zoneinfo
@@ -20,7 +23,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from datastore_lab.cache.walk import digest
+from datastore_lab.cache import sources
+from datastore_lab.cache.hashing import hexdigest
+from datastore_lab.cache.walk import Walk, digest
+from datastore_lab.errors import NotStorable
 
 
 def mk(k):
@@ -176,3 +182,49 @@ def test_equal(name):
 def test_objects(name, one, other):
     assert digest(one) == digest(one)
     assert digest(one) != digest(other)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda a: a.reshape(2000, 2000).T,
+        lambda a: a.reshape(1, 2000, 2000)[:, ::2],
+        lambda a: a.reshape(2, 1000, 2000)[:, :, ::2],
+        lambda a: np.broadcast_to(a[:2000], (2000, 2000)),
+        lambda a: a[::-1],
+    ],
+)
+def test_large_arrays_are_not_copied(cut):
+    array = cut(np.arange(4e6))
+    tracemalloc.start()
+    found = digest(array)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
+    assert found == digest(np.ascontiguousarray(array))
+
+
+def test_the_version_of_numpy_is_no_content(monkeypatch):
+    before = digest(np.arange(3)), digest([pd.Series([1])])
+    monkeypatch.setattr(sources, "distribution", lambda module: (module, "another"))
+    assert (digest(np.arange(3)), digest([pd.Series([1])])) == before
+
+
+def test_a_plain_value_is_digested_as_by_a_walk():
+    for value in (1, "a", None, 2.5, b"x", True):
+        assert digest(value) == hexdigest(Walk().hasher.encode(value, "value"))
+
+
+def test_a_compiled_local_module_counts_by_its_file(tmp_path, monkeypatch):
+    file = tmp_path / "compiled.so"
+    file.write_bytes(b"one")
+    module = types.ModuleType("compiled")
+    module.__file__, module.work = str(file), abs
+    monkeypatch.setitem(sys.modules, "compiled", module)
+    before = digest(module)
+    file.write_bytes(b"two")
+    os.utime(file, ns=(1, 1))
+    assert digest(module) != before
+    file.unlink()
+    with pytest.raises(NotStorable, match="the code of compiled"):
+        digest(module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,11 +79,18 @@ def raw(array: NDArray[Any]) -> bytes:
     return bytes(state.digest())
 
 
-def _blocks(array: NDArray[Any]) -> list[NDArray[Any]]:
-    if array.flags.c_contiguous or array.nbytes <= _BLOCK or array.shape[0] < 2:
-        return [array]
-    rows = max(1, _BLOCK * array.shape[0] // array.nbytes)
-    return [array[start : start + rows] for start in range(0, array.shape[0], rows)]
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut an array that is not contiguous into pieces that are small enough to be copied."""
+    if array.flags.c_contiguous or array.nbytes <= _BLOCK:
+        yield array
+        return
+    row = array.nbytes // array.shape[0]
+    if row > _BLOCK and array.ndim > 1:
+        for part in array:
+            yield from _blocks(part)
+        return
+    rows = max(1, _BLOCK // row)
+    yield from (array[start : start + rows] for start in range(0, array.shape[0], rows))
 
 
 def _extended(array: NDArray[Any]) -> bytes:

@@ -59,19 +59,28 @@ class Guards:
 
     def hold(self) -> bool:
         """Tell whether nothing has changed since the walk."""
-        return (
-            all(space.get(name, MISSING) is obj for space, name, obj in self.bindings)
-            and all(
-                function.__code__ is code
-                and function.__defaults__ is defaults
-                and function.__kwdefaults__ is named
-                for function, code, defaults, named in self.functions
-            )
-            and all(cell_value(cell) is obj for cell, obj in self.cells)
-            and all(len(space) == size for space, size in self.sizes)
-            and all(cls.__bases__ == bases for cls, bases in self.bases)
-            and all(known.same(self._surface(fetch(), path)) for fetch, known, path in self.rehash)
+        for space, name, obj in self.bindings:
+            if space.get(name, MISSING) is not obj:
+                return False
+        for function, code, defaults, named in self.functions:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not named
+            ):
+                return False
+        return self._structures_hold() and all(
+            known.same(self._surface(fetch(), path)) for fetch, known, path in self.rehash
         )
+
+    def _structures_hold(self) -> bool:
+        for cell, obj in self.cells:
+            if cell_value(cell) is not obj:
+                return False
+        for space, size in self.sizes:
+            if len(space) != size:
+                return False
+        return all(cls.__bases__ == bases for cls, bases in self.bases)
 
 
 def cell_value(cell: types.CellType) -> Any:

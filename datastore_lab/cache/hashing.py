@@ -13,6 +13,7 @@ import functools
 import pickle
 import sys
 import types
+import typing
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -57,7 +58,7 @@ _WEAK = (weakref.ReferenceType, weakref.WeakKeyDictionary, weakref.WeakValueDict
 _STATELESS = {"_thread.lock", "_thread.RLock", "logging.Logger", "logging.RootLogger"}
 """Objects whose state never is part of a result."""
 
-_OPEN_BOOKS = {"attr", "numpy", "scipy"}
+_OPEN_BOOKS = {"attr", "dateutil", "numpy", "pytz", "scipy"}
 """Libraries whose objects are rebuilt, for `copy` and `pickle`, from all that they consist of."""
 
 _DEEPEST = 200
@@ -319,6 +320,7 @@ _CONTAINERS: dict[type, Callable[[Hasher, Any, str], bytes]] = {
     type({}.keys()): _keys_view,
     type({}.items()): _keys_view,
     type({}.values()): lambda hasher, obj, path: join(b"y", [hasher.encode(list(obj), path)]),
+    typing.ForwardRef: lambda hasher, obj, path: join(b"F", [obj.__forward_arg__.encode()]),
     functools.cached_property: lambda hasher, obj, path: join(b"h", [hasher.encode(obj.func, path)]),
     property: _bound,
     staticmethod: _method,

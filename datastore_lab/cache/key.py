@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import reprlib
 import threading
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datastore_lab.cache import chosen
+from datastore_lab.cache import chosen, opaque, sources
 from datastore_lab.cache.hashing import hexdigest, join
-from datastore_lab.cache.walk import Walk, digest
+from datastore_lab.cache.walk import Walk, content, digest
 from datastore_lab.errors import NotStorable
 
 if TYPE_CHECKING:
@@ -44,12 +46,19 @@ class Code(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The key of one call, the digests of its arguments, and the code that it was made for."""
+    """The key of one call, the digests of its arguments, and the code that it was made for.
+
+    Attributes
+    ----------
+    libraries : dict of str to str
+        Versions of the libraries whose objects are among the arguments.
+    """
 
     key: str
     arguments: dict[str, str]
     bound: Mapping[str, Any]
     code: Code
+    libraries: dict[str, str]
 
 
 class FunctionKey:
@@ -86,6 +95,7 @@ class FunctionKey:
         self._deps = chosen.checked(deps)
         self.ignore = frozenset(ignore)
         self.owner = f"{getattr(function, '__module__', None) or '__main__'}.{_name(function)}"
+        self._shown = _name(function)
         self._version = digest(version, "version")
         self._take_signature()
         self._known: tuple[Code, Guards] | None = None
@@ -97,6 +107,8 @@ class FunctionKey:
         parameters = list(self._signature.parameters.values()) if self._signature else []
         plain = bool(parameters) and all(parameter.kind is _POSITIONAL for parameter in parameters)
         self._plain = [parameter.name for parameter in parameters] if plain else None
+        given = ((parameter.name, parameter.default) for parameter in parameters)
+        self._defaults = {name: default for name, default in given if default is not inspect.Parameter.empty}
         self._many = {
             parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.VAR_KEYWORD
         }
@@ -113,12 +125,14 @@ class FunctionKey:
         """
         code = self.code()
         bound = self._bind(args, kwargs)
-        arguments = {
-            name: digest(value, f"argument {name!r} of {_name(self.function)}")
-            for name, value in bound.items()
-            if name not in self.ignore
-        }
-        return Call(key_of(code.digest, arguments), arguments, bound, code)
+        arguments, libraries = {}, {}
+        for name, value in bound.items():
+            if name not in self.ignore:
+                found = content(value, f"argument {name!r} of {self._shown}")
+                arguments[name] = found.digest
+                if found.libraries:
+                    libraries.update(_versions(found.libraries, code.parts))
+        return Call(key_of(code.digest, {**arguments, **libraries}), arguments, bound, code, libraries)
 
     def parts(self, call: Call) -> dict[str, str]:
         """Give everything that the key of a call is made of, by name."""
@@ -126,7 +140,8 @@ class FunctionKey:
 
     def own_parts(self, call: Call) -> dict[str, str]:
         """Give what the key of a call is made of besides the code, by name."""
-        arguments = {f"{ARGUMENT}{name}": found for name, found in call.arguments.items()}
+        found = {**call.arguments, **call.libraries}
+        arguments = {f"{ARGUMENT}{name}": digest for name, digest in found.items()}
         return {**arguments, "version": self._version}
 
     def code(self) -> Code:
@@ -148,8 +163,8 @@ class FunctionKey:
         return {} if self._deps == "none" else chosen.parts(walk, self.function, self._deps)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
-        if self._plain is not None and not kwargs and len(args) == len(self._plain):
-            return dict(zip(self._plain, args, strict=True))
+        if self._plain is not None and (quick := self._bind_plain(self._plain, args, kwargs)) is not None:
+            return quick
         if self._signature is None:  # made in C, without a signature
             return {"args": args, "kwargs": kwargs}
         bound = self._signature.bind(*args, **kwargs)
@@ -161,16 +176,52 @@ class FunctionKey:
             )
         return found
 
+    def _bind_plain(
+        self, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Bind without `inspect`, which takes ten times as long; None where it has to say what is wrong."""
+        if len(args) > len(names):
+            return None
+        bound, rest = dict(zip(names, args, strict=False)), names[len(args) :]
+        given = {**self._defaults, **kwargs} if kwargs else self._defaults
+        if not all(name in rest for name in kwargs) or not all(name in given for name in rest):
+            return None
+        bound.update((name, given[name]) for name in rest)
+        return bound
+
     def _check_ignored(self) -> None:
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         if self._signature is None or self._many or code is None:
             return
-        known = {*self._signature.parameters, *code.co_names, *code.co_freevars}
-        if unknown := self.ignore - known:
+        known = {*self._signature.parameters, *_names_in(code)}
+        unknown = {name for name in self.ignore - known if not _is_seen(name, inspect.unwrap(self.function))}
+        if unknown:
             raise ValueError(
                 f"ignore_kwargs names {sorted(unknown)}, but {_name(self.function)} has the parameters "
                 f"{list(self._signature.parameters)} and reads no variable of that name"
             )
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    inner = (item for item in code.co_consts if isinstance(item, types.CodeType))
+    return {*code.co_names, *code.co_freevars}.union(*map(_names_in, inner))
+
+
+def _is_seen(name: str, function: Any) -> bool:
+    """Tell whether a helper of a function may read a name: it is known in its module, or beside a helper."""
+    space = function.__globals__
+    others = [
+        getattr(value, "__globals__", None) or vars(value)
+        for value in list(space.values())
+        if isinstance(value, (types.FunctionType, types.ModuleType))
+    ]
+    return any(name in names for names in (space, vars(builtins), opaque.ATTRIBUTES, *others))
+
+
+def _versions(modules: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Give the versions of the libraries whose objects are arguments, but which the code does not name."""
+    found = (sources.distribution(module) for module in modules if not sources.is_standard(module))
+    return {f"({name})": version for name, version in found if f"version of {name}" not in known}
 
 
 def key_of(code: str, arguments: Mapping[str, str]) -> str:

@@ -9,6 +9,21 @@ from datastore_lab.cache import sources
 from datastore_lab.cache.guards import MISSING, cell_value
 from datastore_lab.cache.hashing import immutable, importable
 
+CLASS_NOISE = {
+    "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
+    "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__",
+    "_abc_impl", "__subclasshook__", "__classcell__", "_member_map_", "_value2member_map_",
+    "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_", "__slotnames__",
+    "__attrs_attrs__", "__attrs_props__", "_abc_registry", "_abc_cache", "_abc_negative_cache",
+}  # fmt: skip
+"""Attributes of a class that say nothing, or nothing new, about what it does."""
+
+MODULE_NOISE = {
+    "__name__", "__doc__", "__file__", "__loader__", "__spec__", "__cached__", "__builtins__",
+    "__package__", "__path__", "__annotations__", "__annotate__", "__conditional_annotations__",
+}  # fmt: skip
+"""Names in a module that say where it is, not what it does."""
+
 _FIXED = (property, staticmethod, classmethod)
 
 
@@ -16,9 +31,8 @@ def home(obj: Any) -> str:
     """Name the module whose code an object is; not the one that a wrapper claims."""
     if isinstance(obj, types.FunctionType):
         name = str(obj.__globals__.get("__name__", "__main__"))
-        return (
-            "__main__" if name == "__mp_main__" else name
-        )  # (the program, in a process that it has spawned)
+        # (the program has another name in a process that it has spawned)
+        return "__main__" if name == "__mp_main__" else name
     owner = getattr(obj, "__objclass__", None)
     return str(getattr(obj, "__module__", None) or getattr(owner, "__module__", None) or "builtins")
 

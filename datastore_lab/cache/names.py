@@ -9,6 +9,8 @@ import types
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
+from datastore_lab.cache.opaque import ATTRIBUTES
+
 Chains: TypeAlias = frozenset[tuple[str, ...]]
 """How a name is used: ``{("linalg", "norm")}`` for ``np.linalg.norm``; ``()`` where it is used as a whole."""
 
@@ -19,8 +21,6 @@ _CELL = {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
 _ATTRIBUTE = {"LOAD_ATTR", "LOAD_METHOD"}
 _MENTION = re.compile(r"@([A-Za-z_]\w*)")
 _DOCS = {"__doc__", "getdoc"}
-_OPAQUE = {"__globals__", "__builtins__", "__subclasses__", "f_globals", "f_locals", "f_back"}
-"""Attributes through which code reaches what it does not name."""
 
 
 class Import(NamedTuple):
@@ -68,7 +68,7 @@ def of_code(code: types.CodeType) -> Names:
             found.setdefault(name, set()).add(())
         imports += _imports(inner, local)
         docs |= bool(_DOCS.intersection(inner.co_names)) or _mentions(inner)
-        opaque |= _OPAQUE.intersection(inner.co_names)
+        opaque |= ATTRIBUTES.intersection(inner.co_names)
     free = {name: frozenset(closed.get(name, {()})) for name in code.co_freevars}
     return Names(_ordered(found), _ordered(free), tuple(imports), docs, frozenset(opaque))
 

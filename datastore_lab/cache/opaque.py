@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 BUILTINS = {"eval", "exec", "globals", "__import__"}
 
+ATTRIBUTES = {"__globals__", "__builtins__", "__subclasses__", "f_globals", "f_locals", "f_back"}
+"""Attributes through which code reaches what it does not name."""
+
 _FUNCTIONS = {
     *(f"builtins.{name}" for name in BUILTINS),
     "importlib.import_module",

@@ -10,34 +10,18 @@ from __future__ import annotations
 
 import builtins
 import functools
-import importlib
-import importlib.util
 import inspect
 import re
-import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from datastore_lab.cache import kinds, names, opaque, sources
-from datastore_lab.cache.atoms import hexdigest, join
+from datastore_lab.cache import imports, kinds, names, opaque, sources
+from datastore_lab.cache.atoms import ATOMS, hexdigest, join
 from datastore_lab.cache.guards import MISSING, Guards, Rehash, Surface, cell_value
 from datastore_lab.cache.hashing import Hasher, refusal
 from datastore_lab.cache.reached import Reached
 from datastore_lab.errors import NotStorable
-
-_CLASS_NOISE = {
-    "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
-    "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__",
-    "_abc_impl", "__subclasshook__", "__classcell__", "_member_map_", "_value2member_map_",
-    "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_", "__slotnames__",
-    "__attrs_attrs__", "__attrs_props__", "_abc_registry", "_abc_cache", "_abc_negative_cache",
-}  # fmt: skip
-
-_MODULE_NOISE = {
-    "__name__", "__doc__", "__file__", "__loader__", "__spec__", "__cached__", "__builtins__",
-    "__package__", "__path__", "__annotations__", "__annotate__", "__conditional_annotations__",
-}  # fmt: skip
 
 CELL = "this cell"
 
@@ -64,12 +48,12 @@ class Walk:
     """
 
     def __init__(self, ignore: Iterable[str] = (), *, docs: bool = False) -> None:
-        self._reached = Reached()
-        self.parts = self._reached.parts
-        self.named = self._reached.named
+        self.reached = Reached()
+        self.parts = self.reached.parts
+        self.named = self.reached.named
         self.guards = Guards(surface)
-        self.hasher = Hasher(self.reference, self._reached.version)
-        self._ignore = frozenset(ignore)
+        self.hasher = Hasher(self.reference, self.reached.version)
+        self.ignore = frozenset(ignore)
         self._reads_docs = docs
         self._within: set[int] = set()
         self.references = 0
@@ -78,20 +62,13 @@ class Walk:
 
     # -- entrances ------------------------------------------------------------------------------------
 
-    def value(self, obj: Any, path: str) -> str:
-        """Digest one value, with all code that it reaches."""
-        encoded = self.hasher.encode(obj, path)
-        self._finish()
-        parts = [f"{name}={digest}".encode() for name, digest in sorted(self.parts.items())]
-        return hexdigest(join(b"v", [encoded, *parts]) if parts else encoded)
-
     def function(self, function: Callable[..., Any]) -> dict[str, str]:
         """Collect the parts of a function."""
         self._root = function
         if kinds.is_code(function):
             self.reference(function, getattr(function, "__qualname__", repr(function)))
         else:  # a partial, a bound method, an object that can be called
-            self._bound("the function itself", names.WHOLE, function, lambda: function)
+            self.bound("the function itself", names.WHOLE, function, lambda: function)
         self._finish()
         if self._root_is_called:
             uses = self._defaults(self._root, "the function itself")
@@ -106,7 +83,7 @@ class Walk:
 
     def importing(self, found: Iterable[names.Import], package: str | None) -> None:
         """Collect what a piece of top-level code imports."""
-        used = [self._imported(item, package) for item in found]
+        used = [imports.follow(self, item, package) for item in found]
         self.parts["imports of this cell"] = hexdigest(join(b"i", used))
 
     def finish(self) -> dict[str, str]:
@@ -115,11 +92,11 @@ class Walk:
         return self.parts
 
     def _finish(self) -> None:
-        while (found := self._reached.next()) is not None:
+        while (found := self.reached.next()) is not None:
             obj, label = found
             self.parts[f"code of {label}"] = hexdigest(self._unit(obj, label))
         if self._reads_docs:
-            self._reached.count_docs()
+            self.reached.count_docs()
 
     # -- references -----------------------------------------------------------------------------------
 
@@ -132,7 +109,7 @@ class Walk:
             named = self.reference(function, path) if function else obj.__name__.encode()
             return join(b"M", [owner, named])
         if isinstance(obj, types.ModuleType):
-            return self._module(obj)
+            return self.module(obj)
         module = kinds.home(obj)
         label = f"{module}.{kinds.own_name(obj)}"
         if sources.is_local(module) and isinstance(obj, (types.FunctionType, type)):
@@ -142,20 +119,21 @@ class Walk:
     def _foreign(self, obj: Any, module: str, label: str, path: str) -> bytes:
         """Name something of a library, and look into what a decorator of the library holds."""
         opaque.check(obj, label, path)
-        self._reached.version(module)
+        self.reached.version(module)
         if not kinds.is_wrapper(obj):
             return b"X" + label.encode()
         self.guards.functions.append((obj, obj.__code__, obj.__defaults__, obj.__kwdefaults__))
         return join(b"Y", [label.encode(), self.hasher.encode(kinds.held(obj), f"inside {path}")])
 
-    def _module(self, module: types.ModuleType) -> bytes:
+    def module(self, module: types.ModuleType) -> bytes:
+        """Name a module; all of one that is local is put on the list."""
         if sources.is_local(module.__name__):
             return self._label(module, module.__name__)
-        self._reached.version(module.__name__)
+        self.reached.version(module.__name__)
         return b"X" + module.__name__.encode()
 
     def _label(self, obj: Any, wanted: str) -> bytes:
-        known, label = obj is self._root, self._reached.label(obj, wanted)
+        known, label = obj is self._root, self.reached.label(obj, wanted)
         self._root_is_called |= known and self._begun
         self._begun |= known
         return b"L" + label.encode()
@@ -168,26 +146,26 @@ class Walk:
         if isinstance(obj, type):
             return self._class(obj, label)
         space = vars(obj)
-        self._reached.version(obj.__name__)
+        self.reached.version(obj.__name__)
         self.guards.sizes.append((space, len(space)))
-        own = sorted(name for name in space if name not in _MODULE_NOISE)
+        own = sorted(name for name in space if name not in kinds.MODULE_NOISE)
         return join(b"module", [self._use(label, name, names.WHOLE, space) for name in own])
 
     def _function(self, function: types.FunctionType, label: str) -> bytes:
         code = function.__code__
         self.guards.functions.append((function, code, function.__defaults__, function.__kwdefaults__))
         text, doc = sources.form(code)
-        self._reached.doc(label, doc)
+        self.reached.doc(label, doc)
         read = names.of_code(code)
         self._reads_docs |= read.docs
-        for attribute in sorted(read.opaque - self._ignore):
+        for attribute in sorted(read.opaque - self.ignore):
             raise opaque.refusal(label, attribute, attribute)
         if "__class__" in code.co_freevars:
             read = read._replace(closure={**read.closure, "__class__": names.WHOLE})
         uses = [self._use(label, name, chains, function.__globals__) for name, chains in read.globals.items()]
         uses += [self._use_cell(label, name, chains, function) for name, chains in read.closure.items()]
         package = function.__globals__.get("__package__")
-        uses += [self._imported(item, package) for item in read.imports]
+        uses += [imports.follow(self, item, package) for item in read.imports]
         if function is not self._root:  # (the defaults of the function itself come with the arguments)
             uses += self._defaults(function, label)
         if "__wrapped__" in vars(function):
@@ -201,24 +179,24 @@ class Walk:
         return uses + [self._default(label, name, named) for name in sorted(named)]
 
     def _placed(self, path: str, default: Any) -> bytes:
-        return self._bound(path, names.WHOLE, default, lambda: default)
+        return self.bound(path, names.WHOLE, default, lambda: default)
 
     def _default(self, label: str, name: str, named: dict[str, Any]) -> bytes:
         default = named[name]
         if kinds.settled(default):
             self.guards.bindings.append((named, name, default))
         fetch = functools.partial(named.get, name, MISSING)
-        return join(name.encode(), [self._bound(f"default {name} of {label}", names.WHOLE, default, fetch)])
+        return join(name.encode(), [self.bound(f"default {name} of {label}", names.WHOLE, default, fetch)])
 
     def _class(self, cls: type, label: str) -> bytes:
         space = vars(cls)
         self.guards.sizes.append((space, len(space)))
         self.guards.bases.append((cls, cls.__bases__))
-        self._reached.version(cls.__module__)
-        self._reached.doc(label, cls.__doc__ if isinstance(cls.__doc__, str) else "")
+        self.reached.version(cls.__module__)
+        self.reached.doc(label, cls.__doc__ if isinstance(cls.__doc__, str) else "")
         bases = [self.reference(base, label) for base in (type(cls), *cls.__bases__)]
         annotations = [self._annotation(label, *item) for item in inspect.get_annotations(cls).items()]
-        own = sorted(name for name in space if name not in _CLASS_NOISE)
+        own = sorted(name for name in space if name not in kinds.CLASS_NOISE)
         members = [self._use(label, name, names.WHOLE, space) for name in own]
         return join(b"class", [*bases, join(b"annotations", annotations), *members])
 
@@ -232,7 +210,7 @@ class Walk:
     # -- names that code reads ------------------------------------------------------------------------
 
     def _use(self, owner: str, name: str, chains: names.Chains, space: Mapping[str, Any]) -> bytes:
-        if name in self._ignore:
+        if name in self.ignore:
             return b""
         obj = space.get(name, MISSING)
         if obj is MISSING:
@@ -246,27 +224,27 @@ class Walk:
         if kinds.settled(obj):
             self.guards.bindings.append((space, name, obj))
         return join(
-            name.encode(), [self._bound(path, chains, obj, functools.partial(space.get, name, MISSING))]
+            name.encode(), [self.bound(path, chains, obj, functools.partial(space.get, name, MISSING))]
         )
 
     def _use_cell(self, owner: str, name: str, chains: names.Chains, function: types.FunctionType) -> bytes:
         cell = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)).get(name)
-        if cell is None or name in self._ignore:
+        if cell is None or name in self.ignore:
             return b""
         obj = cell_value(cell)
         if kinds.settled(obj):
             self.guards.cells.append((cell, obj))
         if obj is MISSING:
             return f"{name} unset".encode()
-        return join(name.encode(), [self._bound(f"{name} in {owner}", chains, obj, lambda: cell_value(cell))])
+        return join(name.encode(), [self.bound(f"{name} in {owner}", chains, obj, lambda: cell_value(cell))])
 
-    def _bound(self, path: str, chains: names.Chains, obj: Any, fetch: Callable[[], Any]) -> bytes:
+    def bound(self, path: str, chains: names.Chains, obj: Any, fetch: Callable[[], Any]) -> bytes:
         """Encode what a name stands for: code by reference, a value as a part with a digest of its own."""
         if isinstance(obj, types.ModuleType) and () not in chains:
             return self._members(obj, chains, path)
         if isinstance(obj, (staticmethod, classmethod)):
             return join(
-                type(obj).__name__.encode(), [self._bound(path, chains, obj.__func__, lambda: obj.__func__)]
+                type(obj).__name__.encode(), [self.bound(path, chains, obj.__func__, lambda: obj.__func__)]
             )
         if kinds.is_code(obj):
             if kinds.is_wrapper(obj):
@@ -284,7 +262,7 @@ class Walk:
             # labels may be numbered otherwise in a walk of its own, so what to compare with is from one
             alone = Surface(found, ()) if self.references == before else surface(obj, path)
             self.guards.rehash.append(Rehash(fetch, alone, path))
-        return join(b"value", [self._reached.note(path, found).encode()])
+        return join(b"value", [self.reached.note(path, found).encode()])
 
     def _watch(self, path: str, obj: Any, fetch: Callable[[], Any]) -> None:
         self.guards.rehash.append(Rehash(fetch, surface(obj, path), path))
@@ -292,23 +270,23 @@ class Walk:
     def _cached(self, path: str, chains: names.Chains, obj: Any) -> bytes:
         """Encode a cached function as the function that it wraps, with what it was told to leave out."""
         function, ignored, version = kinds.settings(obj)
-        if ignored - self._ignore and function is not self._root:
+        if ignored - self.ignore and function is not self._root:
             named = self._apart(path, function, ignored)
         else:
-            named = self._bound(path, chains, function, lambda: function)
+            named = self.bound(path, chains, function, lambda: function)
         return join(b"cached", [named, version.encode(), *self._attributes(path, obj, chains)])
 
     def _apart(self, path: str, function: Any, ignored: frozenset[str]) -> bytes:
         """Walk through a function that leaves out other names than this walk does."""
         if id(function) in self._within:
             return f"within {path}".encode()
-        walk = Walk(self._ignore | ignored, docs=self._reads_docs)
+        walk = Walk(self.ignore | ignored, docs=self._reads_docs)
         walk._within = {*self._within, id(self._root), id(function)}
         for name, found in walk.function(function).items():
             if name.startswith("version of "):
                 self.parts[name] = found
             else:
-                self._reached.note(f"{name} (for {path})", found)
+                self.reached.note(f"{name} (for {path})", found)
         self.guards.extend(walk.guards)
         parts = [f"{name}={found}".encode() for name, found in sorted(walk.parts.items())]
         return hexdigest(join(b"apart", parts)).encode()
@@ -316,8 +294,7 @@ class Walk:
     def _members(self, module: types.ModuleType, chains: names.Chains, path: str) -> bytes:
         """Encode only those attributes of a local module that the code names."""
         if not sources.is_local(module.__name__):
-            opaque.check_members(module.__name__, chains, path)
-            return join(b"code", [self._module(module)])
+            return imports.library(self, module, chains, path)
         found: dict[str, set[tuple[str, ...]]] = {}
         for chain in chains:
             found.setdefault(chain[0], set()).add(chain[1:])
@@ -347,36 +324,7 @@ class Walk:
     def _attribute(self, path: str, name: str, space: dict[str, Any]) -> bytes:
         if kinds.settled(space[name]):
             self.guards.bindings.append((space, name, space[name]))
-        return self._bound(path, names.WHOLE, space[name], functools.partial(space.get, name, MISSING))
-
-    def _imported(self, item: names.Import, package: str | None) -> bytes:
-        """Follow an import inside code; local modules must be imported to know their code."""
-        name = "." * item.level + item.module
-        name = importlib.util.resolve_name(name, package) if item.level else name
-        if name.partition(".")[0] in self._ignore:
-            return b""
-        if not sources.is_local(name):
-            opaque.check_members(name, item.chains, name)
-            self._reached.version(name)
-            return name.encode()
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            return b"missing " + name.encode()
-        if item.top:
-            module, name, item = (
-                sys.modules[top := name.partition(".")[0]],
-                top,
-                item._replace(chains=item.top),
-            )
-        return self._taken(module, name, item.chains)
-
-    def _taken(self, module: types.ModuleType, name: str, chains: names.Chains) -> bytes:
-        inner = [part for part in chains if part and part[0] not in vars(module)]
-        for part in inner:  # (from package import submodule)
-            self._imported(names.Import(f"{name}.{part[0]}", 0, names.WHOLE), None)
-        rest = frozenset(chains) - frozenset(inner)
-        return self._bound(name, rest, module, lambda: sys.modules.get(name)) if rest else name.encode()
+        return self.bound(path, names.WHOLE, space[name], functools.partial(space.get, name, MISSING))
 
 
 def digest(obj: Any, path: str = "value") -> str:
@@ -399,14 +347,53 @@ def digest(obj: Any, path: str = "value") -> str:
     >>> digest(1) == digest(1.0)
     False
     """
+    return content(obj, path).digest
+
+
+class Content(NamedTuple):
+    """The digest of a value, and the modules of the libraries whose objects it holds."""
+
+    digest: str
+    libraries: Collection[str]
+
+
+def content(obj: Any, path: str) -> Content:
+    """Digest a value, and tell which libraries it hangs on.
+
+    Raises
+    ------
+    NotStorable
+        Naming the part whose content can't be read.
+    """
+    if (atom := ATOMS.get(type(obj))) is not None:
+        return Content(hexdigest(atom(obj)), ())
+    look = _Look()
     try:
-        return Walk().value(obj, path)
+        encoded = look.hasher.encode(obj, path)
+        parts = look.walk.finish() if look.walk is not None else {}
     except RecursionError as error:
         raise refusal(obj, path) from error
+    reached = [f"{name}={found}".encode() for name, found in sorted(parts.items())]
+    return Content(hexdigest(join(b"v", [encoded, *reached]) if reached else encoded), look.libraries)
 
 
 def surface(obj: Any, path: str) -> Surface:
     """Look at a value without following the code that it names: that has guards of its own."""
-    walk = Walk()
-    found = hexdigest(walk.hasher.encode(obj, path))
-    return Surface(found, tuple(obj for _, obj in walk.named()))
+    look = _Look()
+    found = hexdigest(look.hasher.encode(obj, path))
+    return Surface(found, () if look.walk is None else tuple(obj for _, obj in look.walk.named()))
+
+
+class _Look:
+    """Encodes one value, and begins a walk only where the value names code."""
+
+    def __init__(self) -> None:
+        self.libraries: set[str] = set()
+        self.hasher = Hasher(self._reference, self.libraries.add)
+        self.walk: Walk | None = None
+
+    def _reference(self, obj: Any, path: str) -> bytes:
+        if self.walk is None:
+            self.walk = Walk()
+            self.walk.hasher = self.hasher
+        return self.walk.reference(obj, path)
