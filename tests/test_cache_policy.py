@@ -15,7 +15,7 @@ import pytest
 
 from datastore_lab import open_store
 from datastore_lab.cache import CacheWarning, cached, entries, upkeep
-from datastore_lab.cache.place import local_path
+from datastore_lab.cache.place import Place, local_path
 from datastore_lab.cache.shelf import Shelf
 from datastore_lab.cache.why import CODE
 from datastore_lab.errors import EngineError, Foreign, Newer, NotStorable
@@ -596,6 +596,28 @@ def test_addresses_with_a_place_on_this_computer(tmp_path):
     assert local_path(f"sqlite:///{tmp_path}/c.sqlite") == tmp_path / "c.sqlite"
     assert local_path(f"file://{tmp_path}/a%20b.h5") == tmp_path / "a b.h5"
     assert local_path("s3://bucket/c.zarr") is None
+
+
+def test_a_place_does_not_change_with_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function = cached("c.h5", deps="none")(blob)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    function(1)
+    assert (tmp_path / "c.h5").exists()
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_one_place_has_one_name(tmp_path):
+    with open_store(tmp_path / "a::b.h5") as store:
+        places = [Place(tmp_path / "a::b.h5"), Place(store), Place(f"file://{tmp_path}/a::b.h5")]
+        assert len({place.address for place in places}) == 1
+        assert {place.folder() for place in places} == {tmp_path / "a::b.h5-cache"}
+        group = Place(store.group("run/7"))
+        assert group.address.endswith("a::b.h5::run/7")
+        assert group.folder() == tmp_path / "a::b.h5-cache"
+    urls = ["postgresql://a@one/db", "postgresql+psycopg://b@two:5432/db?lab=lab"]
+    assert len({Place(url).shared for url in urls}) == 1
 
 
 def test_seeds_are_left_alone():

@@ -90,10 +90,8 @@ def test_a_waiter_takes_over_from_one_that_is_killed(url, tmp_path):
     time.sleep(0.3)
     assert len(calls(folder)) == 1
     os.kill(owner.processes[0].pid, signal.SIGKILL)
-    killed = time.time_ns()
     assert waiter.end() == [0]
-    (second,) = [path for path in folder.iterdir() if path.name.startswith(str(waiter.processes[0].pid))]
-    assert second.stat().st_mtime_ns - killed < 2e9
+    assert len(calls(folder)) == 2
 
 
 def test_threads_and_tasks_compute_a_result_once():

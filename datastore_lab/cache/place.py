@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from datastore_lab.cache.turns import Turn, file_locks
 from datastore_lab.errors import Corrupt, Foreign, LabError, NotFound
@@ -38,8 +38,12 @@ class Place:
 
     Attributes
     ----------
+    base : str
+        The store, the same for everything that means it in other processes of this computer.
     address : str
-        The same for everything that means the same place, also in other processes of this computer.
+        The base, and the group in it.
+    shared : str
+        The same on all computers that reach a database, by whatever name; otherwise the address.
     """
 
     def __init__(self, storage: Store | str | os.PathLike[str] | None) -> None:
@@ -48,7 +52,10 @@ class Place:
         self._open: Store | None = None
         self._process = os.getpid()
         self._lock = threading.RLock()
-        self.address = self._address()
+        self.base = self._base()
+        group = self._given.prefix if self._given is not None else ()
+        suffix = f"::{show(group)}" if group else ""
+        self.address, self.shared = f"{self.base}{suffix}", f"{_by_any_name(self.base)}{suffix}"
 
     @property
     def store(self) -> Store:
@@ -118,7 +125,7 @@ class Place:
 
     def folder(self) -> Path | None:
         """Name the folder beside the store for what can be made anew; None where there is no such place."""
-        local = local_path(self.address)
+        local = local_path(self.base)
         return None if local is None else local.with_name(f"{local.name}-cache")
 
     def _opened(self) -> None:
@@ -142,16 +149,30 @@ class Place:
             with contextlib.suppress(LabError, OSError):  # it was only read
                 store.close()
 
-    def _address(self) -> str:
-        if self._given is not None and self._given.url == _MEMORY:
-            return f"{_MEMORY}{id(self._given.engine)}"
-        if self._given is not None:
-            prefix = f"::{show(self._given.prefix)}" if self._given.prefix else ""
-            return f"{self._given.url}{prefix}"
-        if self._path == _MEMORY:
-            return f"{_MEMORY}{id(self)}"
-        local = local_path(self._path)
-        return self._path if local is None else str(local)
+    def _base(self) -> str:
+        where = self._path if self._given is None else self._given.url
+        if where == _MEMORY:
+            return f"{_MEMORY}{id(self if self._given is None else self._given.engine)}"
+        local = local_path(where)
+        if local is None:
+            return where
+        if "://" not in where:  # what is meant does not change with the working folder
+            self._path = str(local)
+        return str(local)
+
+
+def _by_any_name(base: str) -> str:
+    """Name a database without the server, which may be called otherwise elsewhere.
+
+    Examples
+    --------
+    >>> _by_any_name("postgresql://ann@db.lab:5432/bench?lab=laser"), _by_any_name("/data/c.h5")
+    ('/bench laser', '/data/c.h5')
+    """
+    if "://" not in base or not re.match("postgresql|mysql|mariadb", base):
+        return base
+    parts = urlsplit(base)
+    return f"{parts.path} {parse_qs(parts.query).get('lab', ['lab'])[0]}"
 
 
 def local_path(address: str) -> Path | None:
@@ -159,10 +180,9 @@ def local_path(address: str) -> Path | None:
 
     Examples
     --------
-    >>> str(local_path("/data/lab.h5::run/7")), local_path("postgresql://127.0.0.1/lab"), local_path("memory://")
+    >>> str(local_path("/data/lab.h5")), local_path("postgresql://127.0.0.1/lab"), local_path("memory://")
     ('/data/lab.h5', None, None)
     """
-    address = address.partition("::")[0]
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address)
     if scheme is None:
         return Path(address).expanduser().resolve()

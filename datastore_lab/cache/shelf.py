@@ -204,7 +204,7 @@ class Shelf:
         """Give the right to compute an entry, for ``with`` and ``async with``; then look again."""
         if self._lock and self._locks is None:
             self._locks = self._make_locks()
-        return Turn(self.place.address, f"{owner}\0{key}", self._locks if self._lock else None)
+        return Turn(self.place.shared, f"{owner}\0{key}", self._locks if self._lock else None)
 
     # -- all entries ----------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class Shelf:
 
     def _server(self) -> Callable[[], Any] | None:
         """Give what connects to the database behind the store, where it is one on a server."""
-        if "sql" not in self.place.address:
+        if self.place.shared == self.place.address:
             return None
         database = getattr(self.store.engine, "_database", None)
         engine = getattr(database, "_engine", None)

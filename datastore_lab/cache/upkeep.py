@@ -292,7 +292,7 @@ def _index_path(place: Place) -> Path | None:
     name = xxhash.xxh3_64_hexdigest(place.address.encode("utf-8", "surrogatepass"))
     folder = place.folder()
     if folder is not None and os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        return folder / ("index.sqlite" if "::" not in place.address else f"index-{name}.sqlite")
+        return folder / ("index.sqlite" if place.address == place.base else f"index-{name}.sqlite")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with contextlib.suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
