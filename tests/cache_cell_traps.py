@@ -271,6 +271,13 @@ SESSIONS: dict[str, list[Session]] = {
     ],
     "masked array": [Session("", "m = np.ma.masked_less(np.arange(3), 1)", "(int(m.sum()), m.mask.tolist())", (3, [True, False, False]), step) for step in (MISS, HIT)],
     "bytes that grow": [Session("b = bytearray(b'a')\nc = b", "b += b'b'", "(bytes(b), c is b)", (b"ab", True), step) for step in (MISS, HIT)],
+    "view of an array that is left unchanged": [
+        Session("a = np.zeros((2, 3))", "v = a[1, ::-1]\nw = [a.T[1:]]", "(a.__setitem__((1, 2), 5), v.tolist(), w[0].tolist())", (None, [5.0, 0.0, 0.0], [[0.0, 0.0], [0.0, 5.0]]), step) for step in (MISS, HIT)
+    ],
+    "view of an array that is changed": [Session("a = np.zeros(3)", "a += 1\nv = a[1:]", "(a.__setitem__(1, 5), v.tolist())", (None, [5.0, 1.0]), step) for step in (MISS, HIT)],
+    "views among copies": [
+        Session("", "a = np.zeros((2, 2))\nv = a[0]\nd = {'k': a[:, 1]}", "(a.__setitem__((0, 1), 5), v.tolist(), d['k'].tolist())", (None, [0.0, 5.0], [5.0, 0.0]), step, "--copy") for step in (MISS, HIT)
+    ],
     "kinds of values": [
         Session("", "a = np.arange(3)\nb = (1, 'x', None)\nc = {'k': [1.5]}\nd = pd.Series([1, 2])\ne = {1, 2}",
                 "(a.tolist(), b, c, d.tolist(), e)", ([0, 1, 2], (1, "x", None), {"k": [1.5]}, [1, 2], {1, 2}), step)

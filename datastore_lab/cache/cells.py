@@ -12,6 +12,7 @@ from datastore_lab.cache.guards import MISSING
 from datastore_lab.cache.hashing import hexdigest, immutable, join
 from datastore_lab.cache.key import LAYOUT
 from datastore_lab.cache.names import WHOLE
+from datastore_lab.cache.views import views
 from datastore_lab.cache.walk import CELL, Walk
 from datastore_lab.errors import NotFound, NotStorable
 
@@ -288,6 +289,7 @@ class Left:
             "same": twins,
             "in_place": in_place,
             "ties": self.before.origins.ties(variables, {*names, *self.cell.writes}),
+            "views": views(variables, self.before.read, in_place),
             "deleted": self.deleted(),
         }
         return Result(variables, [], attrs)

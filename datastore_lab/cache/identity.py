@@ -79,7 +79,7 @@ class Origins:
         self._paths: dict[int, Path] = {}
         self._objects: list[Any] = []  # (so that no other object gets their numbers)
         for name, value in inputs.items():
-            _visit((name,), value, self._note)
+            visit((name,), value, self._note)
 
     def _note(self, path: Path, obj: Any) -> bool:
         if id(obj) in self._paths:
@@ -122,11 +122,11 @@ class Origins:
             return other == path and (origin is None or origin[0] in changed)
 
         for name, value in variables.items():
-            _visit((name,), value, note)
+            visit((name,), value, note)
         return found
 
 
-def _visit(path: Path, value: Any, note: Callable[[Path, Any], bool]) -> None:
+def visit(path: Path, value: Any, note: Callable[[Path, Any], bool]) -> None:
     """Note the objects in a value that can change, with their paths, containers before what they hold."""
     waiting = [(path, value)]
     while waiting:
@@ -156,11 +156,11 @@ def bind(
     variables, and lists and dictionaries among them, hold it.
     """
     bound, ties = dict(variables), list(ties)
-    old = [(kind, path, _follow(before, origin)) for kind, path, origin in ties if kind != "out"]
+    old = [(kind, path, follow(before, origin)) for kind, path, origin in ties if kind != "out"]
     for kind, path, obj in sorted(old, key=lambda tie: len(tie[1]), reverse=True):
-        new = _follow(bound, path)
+        new = follow(bound, path)
         if obj is not MISSING and new is not MISSING and (kind == "is" or _changed_into(obj, new)):
-            _put(bound, path, obj)
+            put(bound, path, obj)
     for name in in_place:
         if name not in before:
             continue
@@ -173,8 +173,8 @@ def bind(
     for name, other in twins.items():
         space[name] = space[other]
     for kind, path, twin in ties:
-        if kind == "out" and (target := _follow(space, twin)) is not MISSING:
-            _put(space, path, target)
+        if kind == "out" and (target := follow(space, twin)) is not MISSING:
+            put(space, path, target)
 
 
 def _changed_into(old: Any, new: Any) -> bool:
@@ -193,19 +193,20 @@ def _changed_into(old: Any, new: Any) -> bool:
     return True
 
 
-def _follow(space: Mapping[str, Any], path: Path) -> Any:
+def follow(space: Mapping[str, Any], path: Path) -> Any:
+    """Give what lies at a path, or `MISSING`."""
     value: Any = space.get(str(path[0]), MISSING)
     for step in path[1:]:
         value = next((item for name, item in _items(value) if name == step), MISSING)
     return value
 
 
-def _put(space: dict[str, Any], path: Path, obj: Any) -> None:
+def put(space: dict[str, Any], path: Path, obj: Any) -> None:
     """Put an object where a path leads; the tuples on the way are made anew."""
     if len(path) == 1:
         space[str(path[0])] = obj
         return
-    holder, step = _follow(space, path[:-1]), path[-1]
+    holder, step = follow(space, path[:-1]), path[-1]
     if isinstance(holder, dict):
         holder[next(key for key in holder if repr(key) == step)] = obj
     elif isinstance(holder, list) and isinstance(step, int):
@@ -213,7 +214,7 @@ def _put(space: dict[str, Any], path: Path, obj: Any) -> None:
     elif isinstance(holder, tuple):
         items = [obj if number == step else item for number, item in enumerate(holder)]
         made = type(holder)._make(items) if hasattr(holder, "_make") else tuple(items)
-        _put(space, path[:-1], made)
+        put(space, path[:-1], made)
 
 
 def _replace(values: Iterable[Any], old: Any, new: Any) -> None:

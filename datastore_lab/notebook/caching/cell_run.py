@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
-from datastore_lab.cache import cell_store, chance, entries, identity
+from datastore_lab.cache import cell_store, chance, entries, identity, views
 from datastore_lab.cache.cells import SHOWN, CellKey, Left, Result
 from datastore_lab.cache.shelf import expired
 from datastore_lab.errors import LabError, NotFound, NotStorable, ReadOnly
@@ -122,6 +122,8 @@ class CellRun:
             self.session.restored.update(found.variables)
         ties = [(kind, tuple(path), tuple(other)) for kind, path, other in attrs["ties"]]
         identity.bind(space, before, found.variables, attrs["same"], attrs["in_place"], ties=ties)
+        found_views = [(kind, tuple(path), tuple(base), *rest) for kind, path, base, *rest in attrs["views"]]
+        views.renew(space, before, found_views)
         for name in attrs["deleted"]:
             space.pop(name, None)
         self._show(found)
