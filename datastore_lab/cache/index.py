@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,8 +147,8 @@ class Index:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
+            if self._connection is not None:
+                _close(self._connection, self._process)
             self._connection = None
 
     @contextlib.contextmanager
@@ -167,6 +168,7 @@ class Index:
         if self._connection is None or self._process != os.getpid():
             self._connection = self._connect()
             self._process = os.getpid()
+            weakref.finalize(self, _close, self._connection, self._process).atexit = False
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -183,6 +185,11 @@ class Index:
             return _prepared(str(self._path))
         except OSError:
             return _prepared(":memory:")
+
+
+def _close(connection: sqlite3.Connection, process: int) -> None:
+    if process == os.getpid():  # what the parent of this process has open is of no use here
+        connection.close()
 
 
 def _prepared(path: str) -> sqlite3.Connection:

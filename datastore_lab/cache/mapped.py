@@ -60,17 +60,20 @@ class File:
             If the file can't be mapped, or ends before the array does.
         """
         start = span.offset - span.offset % mmap.ALLOCATIONGRANULARITY
-        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if read_ahead else 0)
-        how: Any = (
-            {"access": mmap.ACCESS_READ} if os.name == "nt" else {"flags": flags, "prot": mmap.PROT_READ}
-        )
         handle = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
             length = span.offset - start + span.nbytes
-            memory = mmap.mmap(handle, length, offset=start, **how)
+            memory = mmap.mmap(handle, length, offset=start, **_for_reading(read_ahead=read_ahead))
         finally:
             os.close(handle)
         return np.ndarray(span.shape, span.dtype, memory, span.offset - start)
+
+
+def _for_reading(*, read_ahead: bool) -> dict[str, Any]:
+    if os.name == "nt":
+        return {"access": mmap.ACCESS_READ}
+    populate = getattr(mmap, "MAP_POPULATE", 0) if read_ahead else 0
+    return {"flags": mmap.MAP_SHARED | populate, "prot": mmap.PROT_READ}
 
 
 def spans(engine: Engine, key: Key) -> Mapping[str, Span]:

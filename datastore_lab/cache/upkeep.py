@@ -107,6 +107,10 @@ class Upkeep:
             if used:
                 self._index.use(used)
 
+    def close(self) -> None:
+        """Close the list, until it is needed again."""
+        self._index.close()
+
     # -- lists ----------------------------------------------------------------------------------------
 
     def lines(self, owner: str | None = None) -> list[Line]:
@@ -306,3 +310,4 @@ _all: weakref.WeakSet[Upkeep] = weakref.WeakSet()
 def _write_all() -> None:
     for upkeep in list(_all):
         upkeep.write()
+        upkeep.close()
