@@ -139,6 +139,17 @@ def check_layout(found: object, url: str) -> None:
         )
 
 
+def known_layout(found: object) -> int | None:
+    """Give the version of a layout as it was read; None if that is none.
+
+    Examples
+    --------
+    >>> known_layout(1), known_layout("1"), known_layout(None)
+    (1, None, None)
+    """
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
 def block_sum(buffer: Buffer) -> int:
     """Give the sum of one block or chunk."""
     return xxhash.xxh3_64_intdigest(buffer)

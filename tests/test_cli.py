@@ -13,12 +13,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from datastore_lab import __version__, cli, open_store, tour
 from datastore_lab.cli import looking
 from datastore_lab.errors import NotFound
+from datastore_lab.integrity import LAYOUT
 from datastore_lab.units import format_size
 
 PROGRAM = [sys.executable, "-m", "datastore_lab.cli"]
@@ -82,7 +84,9 @@ def test_ls_of_an_empty_store(tmp_path, capsys):
 
 def test_info_of_a_store_and_of_an_item(path, capsys):
     assert cli.main(["info", str(path)]) == 0
-    assert "items: 3" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"\nlayout: {LAYOUT}\n" in out
+    assert "items: 3" in out
     assert cli.main(["info", str(path), "run/camera"]) == 0
     assert "|u1 (" in capsys.readouterr().out
     assert cli.main(["info", str(path), "run/gain"]) == 0
@@ -123,11 +127,20 @@ def test_ls_for_scripts_is_a_json_object_per_line(path, options, capsys):
 def test_info_for_scripts_is_one_json_object(path, capsys):
     assert cli.main(["info", "--json", str(path)]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["format"], found["items"]) == ("HDF5", 3)
+    assert (found["format"], found["layout"], found["items"]) == ("HDF5", LAYOUT, 3)
     assert found["size on disk"] == path.stat().st_size
     assert cli.main(["info", "--json", str(path), "run/gain"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["attributes"] == {"unit": "V", "levels": [1, {"$float": "nan"}]}
+
+
+def test_info_of_a_file_of_another_program_names_no_layout(tmp_path, capsys):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = 1
+    assert cli.main(["info", "--json", str(tmp_path / "other.h5")]) == 0
+    assert json.loads(capsys.readouterr().out)["layout"] is None
+    assert cli.main(["info", str(tmp_path / "other.h5")]) == 0
+    assert "layout" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["lab.h5", "lab.zarr"])

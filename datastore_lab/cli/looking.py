@@ -136,6 +136,7 @@ def _of_store(store: Store) -> Iterator[tuple[str, Any]]:
 
     yield "place", store.url
     yield "format", store.engine.traits.label
+    yield "layout", store.engine.layout
     yield "open for writing by", holder(store.url)
     yield "opens in", list(store.engine.traits.opens_in)
     yield "attributes", store.attrs()

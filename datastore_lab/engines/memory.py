@@ -120,6 +120,10 @@ class MemoryEngine:
     def writable(self) -> bool:
         return True
 
+    @property
+    def layout(self) -> None:
+        return None
+
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         with self._lock:
             found = list(_walk(self._node(prefix), prefix))

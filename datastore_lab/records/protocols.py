@@ -42,6 +42,15 @@ class Engine(Protocol):
         """Whether changes are accepted."""
         ...
 
+    @property
+    def layout(self) -> int | None:
+        """Version of the layout in which the store was written, ``lab_layout``.
+
+        None where there is none: in memory, in files of other programs and of versions that noted none. Of
+        a store of several files it is the newest.
+        """
+        ...
+
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         """Yield the keys of all records at or below `prefix`, parents before their children."""
         ...

@@ -17,6 +17,7 @@ from datastore_lab.errors import (
     BadKey,
     Corrupt,
     EngineError,
+    Foreign,
     NotFound,
     NotStorable,
     ReadOnly,
@@ -117,6 +118,19 @@ class StreamsEngine(Mending):
     @property
     def writable(self) -> bool:
         return self._writable
+
+    @property
+    def layout(self) -> int | None:
+        with self._lock:
+            self._check_open()
+            return max(self._layouts(), default=None)
+
+    def _layouts(self) -> Iterator[int]:
+        """Yield the versions of the layouts of all streams that can be read and have one."""
+        for _key, path in self._named():
+            with contextlib.suppress(Corrupt, Foreign, NotFound):
+                if (found := self._look(path).layout) is not None:
+                    yield found
 
     def stat(self, key: Key) -> Stat:
         with self._lock:

@@ -20,6 +20,11 @@ class StreamFile(Protocol):
     trusting: bool
     """Read without comparing sums: what was changed on purpose is taken as it is."""
 
+    @property
+    def layout(self) -> int | None:
+        """Version of the layout in which it was written; None in a file of another program."""
+        ...
+
     def refresh(self) -> bool:
         """Take in what was appended since; False if it is another file now."""
         ...

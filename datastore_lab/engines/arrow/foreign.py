@@ -41,7 +41,7 @@ class ForeignFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.key: Key = ()
-        self.trusting = False
+        self.trusting, self.layout = False, None
         found = os.stat(path)  # noqa: PTH116
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         try:

@@ -15,14 +15,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab import media
+from datastore_lab.engines.hdf5 import attrs, describe, layout, links, payload, space, walk
 from datastore_lab.engines.hdf5 import check as checking
 from datastore_lab.engines.hdf5 import copy as copying
-from datastore_lab.engines.hdf5 import describe, layout, links, payload, space, walk
 from datastore_lab.engines.hdf5.append import HDF5Appender, begin
 from datastore_lab.engines.hdf5.links import Unusual
 from datastore_lab.engines.hdf5.session import Session
 from datastore_lab.engines.hdf5.types import carry
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, LabError, NotFound
+from datastore_lab.integrity import VERSION, known_layout
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
     COMPACT_ABOVE,
@@ -111,6 +112,11 @@ class HDF5Engine(Session):
         super().__init__(path, mode, timeout=timeout, durability=durability, disk=disk)
         self._compact_above = check_compact_above(compact_above)
         self._streams: weakref.WeakSet[HDF5Appender] = weakref.WeakSet()
+
+    @property
+    def layout(self) -> int | None:
+        """Version of the layout; None in a file of another program."""
+        return self._look((), lambda root: known_layout(attrs.get(root, VERSION)))
 
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         """Yield the keys of all records at or below `prefix`, parents before their children."""

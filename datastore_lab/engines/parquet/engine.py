@@ -96,6 +96,10 @@ class ParquetFolderEngine(FolderEngine[Changes, ParquetAppender]):
 
     # -- reading -----------------------------------------------------------------------------------
 
+    @property
+    def layout(self) -> int | None:
+        return self._session.consistent(self._tree.layout)
+
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         prefix = check(prefix)
         yield from self._session.consistent(lambda: list(self._tree.keys(prefix)), listing=True)

@@ -140,6 +140,11 @@ class Tree:
             raise EngineError(f"the folder {self.root!r} is gone, or its disk; bring it back", key=self.root)
         return parts
 
+    def layout(self) -> int | None:
+        """Give the version of the layout that the root names; None if it is damaged."""
+        body = body_of(self.raw(()))
+        return None if body is None else integrity.known_layout(layout_of(body, self.root))
+
     def node(self, key: Key) -> Node:
         """Give a node with its description."""
         parts = self.require(key)

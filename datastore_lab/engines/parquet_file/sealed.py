@@ -128,7 +128,8 @@ class SealedFile:
 
     def _open(self, raw: bytes, start: int, trusting: bool) -> None:
         metadata = _key_values(raw)
-        check_layout(int(metadata[VERSION]), self.path)
+        self.layout = int(metadata[VERSION])
+        check_layout(self.layout, self.path)
         self.key: Key = tuple(media.from_json(metadata[seal.KEY]))
         text = metadata[SUMS]
         self._sums = [int(text[at : at + 16], 16) for at in range(0, len(text), 16)]

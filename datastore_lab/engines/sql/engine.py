@@ -153,6 +153,10 @@ class SQLEngine:
     def revision(self) -> int:
         return self._look(reading.revision)
 
+    @property
+    def layout(self) -> int | None:
+        return self._look(reading.layout)
+
     def fingerprint(self, key: Key) -> str:
         with self._reading() as lookup:
             return lookup.fingerprint(check(key))

@@ -13,7 +13,7 @@ from datastore_lab.engines.sql.parts import Reader
 from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import store
 from datastore_lab.errors import Corrupt, NotFound
-from datastore_lab.integrity import damaged
+from datastore_lab.integrity import damaged, known_layout
 from datastore_lab.keys import Key, show
 from datastore_lab.records import Record, Selection
 
@@ -29,6 +29,12 @@ def revision(lookup: Lookup) -> int:
     """Give the number of the last commit."""
     found = _REVISION.rows(lookup.connection, {"store": lookup.store})
     return int(found[0][0] or 0) if found else 0
+
+
+def layout(lookup: Lookup) -> int | None:
+    """Give the version of the layout of the store."""
+    statement = sa.select(store.c.lab_layout).where(store.c.id == lookup.store)
+    return known_layout(lookup.connection.execute(statement).scalar())
 
 
 def one(lookup: Lookup, key: Key, name: str, selection: Selection, described: Described) -> NDArray[Any]:

@@ -72,7 +72,7 @@ class Dataset:
     """
 
     def __init__(self, path: str, name: str, key: Key) -> None:
-        self.path, self.key, self.trusting = path, key, False
+        self.path, self.key, self.trusting, self.layout = path, key, False, None
         self._name = name
         with self._dataset() as dataset:
             self._dtype, self._shape = dataset.dtype, dataset.shape

@@ -64,7 +64,7 @@ class NpyFile:
     """
 
     def __init__(self, path: str, key: Key, sums: Sequence[int] | None) -> None:
-        self.path, self.key, self.trusting = path, key, False
+        self.path, self.key, self.trusting, self.layout = path, key, False, None
         self._sums = None if sums is None else list(sums)
         self._size = os.lstat(path).st_size
         if self._sums is not None and len(self._sums) != -(-self._size // BLOCK):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from datastore_lab.engines.zarr.append import ZarrAppender
 from datastore_lab.engines.zarr.change import Changes
 from datastore_lab.engines.zarr.meta import METADATA
-from datastore_lab.engines.zarr.opening import check_place
+from datastore_lab.engines.zarr.opening import check_place, layout_of
 from datastore_lab.engines.zarr.places import FolderPlace
 from datastore_lab.engines.zarr.read import read_array
 from datastore_lab.engines.zarr.recent import FolderTree
@@ -94,6 +94,10 @@ class ZarrEngine(FolderEngine[Changes, ZarrAppender]):
         session.open(check_place, self._changes.start, timeout)
 
     # -- reading -----------------------------------------------------------------------------------
+
+    @property
+    def layout(self) -> int | None:
+        return self._session.consistent(lambda: layout_of(self._tree))
 
     def keys(self, prefix: Key = ()) -> Iterator[Key]:
         prefix = check(prefix)

@@ -59,6 +59,12 @@ def check_layout(attributes: dict[str, Any], root: str) -> None:
         integrity.check_layout(attributes.get(seals.VERSION), root)
 
 
+def layout_of(tree: Tree[Any]) -> int | None:
+    """Give the version of the layout that the root of a store names; None if it names none."""
+    doc = tree.doc(())
+    return None if doc is None else integrity.known_layout(doc["attributes"].get(seals.VERSION))
+
+
 def _refuse_other(root: str, mode: str) -> bool:
     names = set(os.listdir(root))
     if names & {".zgroup", ".zarray", ".zattrs", ".zmetadata"}:

@@ -19,7 +19,7 @@ import obstore.store
 from datastore_lab.engines.zarr.engine import ZarrEngine
 from datastore_lab.engines.zarr.meta import METADATA
 from datastore_lab.engines.zarr.objects import ObjectChanges, ObjectPlace, network
-from datastore_lab.engines.zarr.opening import check_layout
+from datastore_lab.engines.zarr.opening import check_layout, layout_of
 from datastore_lab.engines.zarr.plan import refuse_root
 from datastore_lab.engines.zarr.read import read_array
 from datastore_lab.engines.zarr.repair import mend
@@ -128,6 +128,11 @@ class S3Engine:
     @property
     def writable(self) -> bool:
         return self._mode != "r"
+
+    @property
+    def layout(self) -> int | None:
+        self._check_open()
+        return layout_of(self._tree)
 
     def revision(self) -> int:
         return self._changes.revision()

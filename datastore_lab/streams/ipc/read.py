@@ -113,7 +113,8 @@ class IpcFile:
         try:
             self.schema = pa.ipc.read_schema(pa.py_buffer(raw))
             self.metadata = dict(self.schema.metadata or {})
-            check_layout(int(self.metadata[VERSION.encode()]), self.path)
+            self.layout = int(self.metadata[VERSION.encode()])
+            check_layout(self.layout, self.path)
             self.key: Key = tuple(media.from_json(self.metadata[KEY]))
             described = [columns.describe(field) for field in self.schema]
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:

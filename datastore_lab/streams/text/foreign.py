@@ -60,7 +60,7 @@ class ForeignTable:
     def __init__(self, path: str, key: Key = ()) -> None:
         self.path = path
         self.key = key
-        self.trusting = False
+        self.trusting, self.layout = False, None
         found = os.stat(path)  # noqa: PTH116
         self._seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         head = disk.read(path, 0, min(_SNIFFED, found.st_size))

@@ -39,7 +39,7 @@ class TextFile:
         self._seen = _state(path)
         self._size = _size(path)
         self._about = sidecar.load(path, trusting=trusting)
-        self.key = self._about.key
+        self.key, self.layout = self._about.key, self._about.layout
         if self._about.size < self._about.pieces[0][1] and not self._about.closed:  # no header yet
             raise Unfinished(f"{path!r} has not been begun: its writer was stopped", key=path)
         if trusting:

@@ -44,6 +44,7 @@ class Sidecar(NamedTuple):
     sums : list of int
         Of the blocks of those bytes.
     closed : bool
+    layout : int
     """
 
     key: Key
@@ -52,6 +53,7 @@ class Sidecar(NamedTuple):
     pieces: list[tuple[int, int]]
     sums: list[int]
     closed: bool
+    layout: int = LAYOUT
 
 
 def to_bytes(sidecar: Sidecar) -> bytes:
@@ -127,9 +129,8 @@ def _sidecar(content: dict[str, Any]) -> Sidecar:
     stat = Stat(content["lab_kind"], arrays, content["lab_meta"])
     pieces = [(int(row), int(byte)) for row, byte in content["index"]]
     sums = [int(one, 16) for one in content[SUMS]]
-    return Sidecar(
-        tuple(content["lab_key"]), stat, int(content["bytes"]), pieces, sums, bool(content["closed"])
-    )
+    key, size, closed = tuple(content["lab_key"]), int(content["bytes"]), bool(content["closed"])
+    return Sidecar(key, stat, size, pieces, sums, closed, int(content[VERSION]))
 
 
 def place(path: str) -> str:

@@ -21,6 +21,7 @@ from datastore_lab.errors import (
     NotStorable,
     ReadOnly,
 )
+from datastore_lab.integrity import LAYOUT
 from datastore_lab.records import Engine, Traits
 from datastore_lab.testing import samples
 from datastore_lab.testing.conformance.files import crashed
@@ -61,6 +62,7 @@ class AppendOnlyConformance(Suite):
         assert isinstance(engine, Engine)
         assert isinstance(engine.traits, Traits)
         assert engine.traits.appends
+        assert engine.layout is None
 
     def test_rows_come_back(self, path: str) -> None:
         engine = self.open(path, "w")
@@ -72,6 +74,7 @@ class AppendOnlyConformance(Suite):
         engine.close()
         engine = self.open(path, "r")
         assert list(engine.keys()) == [self.key]
+        assert engine.layout == LAYOUT
         assert_stream(engine, self.key, 1000)
         stat = engine.stat(self.key)
         assert stat.kind == "stream"

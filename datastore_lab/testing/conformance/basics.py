@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from datastore_lab import dtypes
 from datastore_lab.errors import AlreadyExists, BadKey, NotFound, NotStorable
+from datastore_lab.integrity import LAYOUT
 from datastore_lab.records import GROUP, Engine, Record, Traits, default_dims
 from datastore_lab.testing import samples, strategies
 from datastore_lab.testing.conformance.suite import (
@@ -78,6 +79,7 @@ class Basics(Suite):
         assert isinstance(engine.url, str)
         assert engine.url
         assert engine.writable is True
+        assert engine.layout in {None, LAYOUT}
 
     def test_a_new_store_is_an_empty_group(self, engine: Any) -> None:
         assert list(engine.keys()) == []

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, LabError, NotFound, ReadOnly
+from datastore_lab.integrity import LAYOUT
 from datastore_lab.records import Record
 from datastore_lab.testing import samples
 from datastore_lab.testing.conformance.streams import SPEC, assert_stream, block
@@ -66,6 +67,14 @@ class Files(Suite):
         again = self.open(engine.url, "r")
         assert list(again.keys()) == [("k",)]
         again.close()
+
+    def test_the_layout_is_that_in_which_it_was_written(self, path: str) -> None:
+        for mode in ["w", "r", "r+"]:
+            engine = self.open(path, mode)
+            assert engine.layout == LAYOUT
+            engine.close()
+        with pytest.raises(EngineError):
+            _ = engine.layout
 
     def test_modes(self, path: str) -> None:
         for mode in ["r", "r+"]:
