@@ -17,15 +17,26 @@ def note(folder: str) -> None:
     (Path(folder) / f"{os.getpid()}-{time.monotonic_ns()}").touch()
 
 
+def wait_for(condition, seconds: float = 60.0) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def slow(x: int, folder: str, seconds: float) -> np.ndarray:
     note(folder)
-    time.sleep(seconds)
+    if seconds < 0:  # until so many have been called
+        wait_for(lambda: len(list(Path(folder).glob("*-*"))) >= -seconds)
+    else:
+        time.sleep(seconds)
     return np.full(20_000, float(x))
 
 
 def ask(acknowledge, url: str, x: int, folder: str, seconds: float, lock: bool = True) -> None:
     """Ask for one result, once the others are ready too."""
-    function = cached(url, ["folder", "seconds", "note"], deps="none", lock=lock)(slow)
+    function = cached(url, ["folder", "seconds", "note", "wait_for"], deps="none", lock=lock)(slow)
     acknowledge()
     while not (Path(folder) / "go").exists():
         time.sleep(0.005)

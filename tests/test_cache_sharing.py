@@ -70,7 +70,7 @@ def test_processes_compute_a_result_once(url, tmp_path):
 def test_without_locks_each_process_computes(tmp_path):
     folder = tmp_path / "calls"
     folder.mkdir()
-    children = Children(2, str(tmp_path / "c.sqlite"), 3, str(folder), 1.0, False)
+    children = Children(2, str(tmp_path / "c.sqlite"), 3, str(folder), -2.0, False)
     children.await_all()
     (folder / "go").touch()
     assert children.end() == [0] * 2
@@ -83,8 +83,7 @@ def test_a_waiter_takes_over_from_one_that_is_killed(url, tmp_path):
     owner = Children(1, url, 3, str(folder), 600.0)
     owner.await_all()
     (folder / "go").touch()
-    while not calls(folder):
-        time.sleep(0.01)
+    cache_jobs.wait_for(lambda: calls(folder))
     waiter = Children(1, url, 3, str(folder), 0.0)
     waiter.await_all()
     time.sleep(0.3)
@@ -168,5 +167,7 @@ def test_processes_keep_different_results_in_one_file(tmp_path):
         group.await_all()
     (folder / "go").touch()
     assert [group.end() for group in groups] == [[0]] * 4
-    function = cached(tmp_path / "c.h5", ["folder", "seconds", "note"], deps="none")(cache_jobs.slow)
+    function = cached(tmp_path / "c.h5", ["folder", "seconds", "note", "wait_for"], deps="none")(
+        cache_jobs.slow
+    )
     assert all(function.is_cached(x, "", 0.0) for x in range(4))
