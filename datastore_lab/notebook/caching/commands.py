@@ -57,7 +57,7 @@ class Commands:
         counts = self.session.counts
         spent = sum(entry.attrs["seconds"] for entry in chosen.entries)
         return (
-            f"this session: {counts['hits']} hits, {counts['misses']} misses, "
+            f"this session: {_number(counts['hits'], 'hit')}, {_number(counts['misses'], 'miss')}, "
             f"saved {words.spent(self.session.saved)}\n"
             f"stored: {_count(chosen.entries)}, which took {words.spent(spent)} to make"
         )
@@ -84,12 +84,11 @@ class Commands:
 
     def _gc(self, chosen: _Chosen) -> str:
         """Sweep the whole cache, the results of functions included: they share the space."""
-        older, most = chosen.command.older, chosen.command.max_size
-        swept = [shelf.gc(older, most) for shelf in chosen.shelves]
+        swept = [shelf.gc(chosen.command.older, chosen.command.max_size) for shelf in chosen.shelves]
         count, size = sum(item.entries for item in swept), sum(item.nbytes for item in swept)
-        freed = units.format_size(sum(item.given_back for item in swept))
-        what = f"{count} result{'s' if count != 1 else ''}"
-        return f"deleted {what} · {units.format_size(size)}, gave {freed} back"
+        given_back = sum(item.given_back for item in swept)
+        back = f", gave {units.format_size(given_back)} back" if given_back else ""
+        return f"deleted {_number(count, 'result')} · {units.format_size(size)}{back}"
 
     def _accept(self, chosen: _Chosen) -> str:
         cell, key = self._asked(chosen)
@@ -190,4 +189,9 @@ def _head(shelf: Shelf, found: list[Entry]) -> str:
 
 
 def _count(found: list[Entry]) -> str:
-    return f"{len(found)} result{'s' if len(found) != 1 else ''}"
+    return _number(len(found), "result")
+
+
+def _number(count: int, what: str) -> str:
+    plural = "es" if what.endswith("s") else "s"
+    return f"{count} {what}{'' if count == 1 else plural}"
