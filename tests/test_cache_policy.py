@@ -341,6 +341,17 @@ def test_why_names_versions(monkeypatch):
     assert made(text, storage=store).why(1.0) == "numpy 2.4.5 → 2.4.6; `x` same"
 
 
+def test_why_names_versions_of_what_arguments_are(monkeypatch):
+    from datastore_lab.cache import sources
+
+    function = cached(deps="none")(lambda x: 1)
+    argument = np.polynomial.Polynomial([1, 2])
+    monkeypatch.setattr(sources, "distribution", lambda module: ("numpy", "2.4.5"))
+    function(argument)
+    monkeypatch.setattr(sources, "distribution", lambda module: ("numpy", "2.4.6"))
+    assert function.why(argument).endswith("numpy 2.4.5 → 2.4.6")
+
+
 def test_accept_blesses_a_change(place):
     storage = open_store(place) if place == "memory://" else place
     before = made(CODE_1, storage=storage)

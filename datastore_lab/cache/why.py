@@ -116,7 +116,7 @@ class _Comparison:
     def __init__(
         self, before: Mapping[str, str], texts: Mapping[str, str], own: Mapping[str, str], code: Code
     ) -> None:
-        self._before, self._after = before, {**code.parts, **own}
+        self._before, self._after = _plain(before), _plain({**code.parts, **own})
         self._texts, self._named = texts, code.named
         self._labels = {_label(name).rpartition(" in ")[2] for name in (*before, *self._after)}
 
@@ -170,6 +170,12 @@ class _Comparison:
             return ""
         less, more = line_counts(self._texts[label].splitlines(), lines(obj))
         return f" −{less} +{more}" if less or more else ""
+
+
+def _plain(parts: Mapping[str, str]) -> dict[str, str]:
+    """Name the libraries of arguments like those of the code."""
+    library = rf"^{ARGUMENT}\((.*)\)$"
+    return {re.sub(library, rf"{_VERSION_OF}\1", name): digest for name, digest in parts.items()}
 
 
 def line_counts(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
