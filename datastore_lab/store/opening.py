@@ -50,8 +50,9 @@ def open_store(
     durability : {"disk", "process"}
         What a change survives once it has returned: a power cut, or (faster) only the end of the process.
     compact_above : float or None, default 0.5
-        An HDF5 file of which more than this share, and at least 64 MB, is the space of what was deleted is
-        compacted when it is closed; None leaves that to `Store.compact`. Of no effect on other formats.
+        An HDF5 or SQLite file of which more than this share, and at least 64 MB, is the space of what was
+        deleted is compacted when it is closed; None leaves that to `Store.compact`. Of no effect on other
+        formats.
 
     Returns
     -------
@@ -110,7 +111,7 @@ def _options(timeout: float, durability: str) -> dict[str, Any]:
 
 
 def _space(engine_class: Any, compact_above: float | None) -> dict[str, Any]:
-    """Give the option for engines that have it: the others keep no dead space."""
+    """Give the option for engines that have it: the others keep no dead space, or use it again."""
     if check_compact_above(compact_above) == COMPACT_ABOVE:
         return {}
     known = inspect.signature(engine_class).parameters

@@ -3,6 +3,7 @@
 Text and bytes of any kind are bound parameters; the names of tables and columns are fixed.
 """
 
-from datastore_lab.engines.sql.engine import SQLEngine, SQLiteEngine
+from datastore_lab.engines.sql.engine import SQLEngine
+from datastore_lab.engines.sql.sqlite import SQLiteEngine
 
 __all__ = ["SQLEngine", "SQLiteEngine"]

@@ -146,6 +146,16 @@ class Database:
             else:
                 yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Wait for nobody inside: what another one holds is `Locked` at once."""
+        self.leave()
+        patience, self._patience = self._patience, 0.0
+        try:
+            yield
+        finally:
+            self._patience = patience
+
     def leave(self) -> None:
         """Let go of both connections; the next use connects again."""
         with self._read_lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from datastore_lab import media
-from datastore_lab.engines.sql import address, arrays, care, mending, opening, reading, walk
+from datastore_lab.engines.sql import address, arrays, care, mending, opening, reading, space, walk
 from datastore_lab.engines.sql.append import SQLAppender, empty_record
 from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.connect import PATIENCE, Database
@@ -30,6 +31,7 @@ from datastore_lab.errors import (
 )
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
+    COMPACT_ABOVE,
     GROUP,
     Problem,
     Record,
@@ -37,6 +39,7 @@ from datastore_lab.records import (
     Selection,
     Stat,
     Traits,
+    check_compact_above,
     check_durability,
     check_record,
 )
@@ -66,6 +69,9 @@ class SQLEngine:
         How long to wait for the transaction of another writer, in seconds, if that is more than `PATIENCE`.
     durability : {"disk", "process"}
         What a commit survives. The settings of a server may promise less than ``"disk"``.
+    compact_above : float or None, default 0.5
+        When a SQLite file is closed and more than this share of it, and at least 64 MB, is free, `compact` is
+        called; None leaves it to the caller. Of no effect on a server, which uses what is free by itself.
 
     Examples
     --------
@@ -98,7 +104,10 @@ class SQLEngine:
         *,
         timeout: float = 0.0,
         durability: str = "disk",
+        compact_above: float | None = COMPACT_ABOVE,
     ) -> None:
+        self._compact_above = check_compact_above(compact_above)
+        self._streams: weakref.WeakSet[SQLAppender] = weakref.WeakSet()
         place = address.parse(path)
         self._url, self._writable = place.shown, mode != "r"
         self._lock = threading.RLock()
@@ -240,6 +249,7 @@ class SQLEngine:
 
         with self._lock:
             appender = self._apply(begin)
+            self._streams.add(appender)
             self._when_undone(appender.growth.undo)
         return appender
 
@@ -372,14 +382,11 @@ class SQLEngine:
         with self._lock:
             if self._closed:
                 return
+            if self._is_quiet():
+                space.give_back(self._database, self._store, self._compact_above)
             self._closed = True
             self._database.close()
 
-
-class SQLiteEngine(SQLEngine):
-    """A store in a SQLite file."""
-
-    traits: ClassVar[Traits] = SQLEngine.traits._replace(
-        label="SQLite",
-        structure="hierarchy in one file",
-    )
+    def _is_quiet(self) -> bool:
+        """Whether nothing but the closing is going on: no transaction, no stream."""
+        return self._writable and self._change is None and all(one.growth.closed for one in self._streams)
