@@ -7,6 +7,7 @@ import collections
 import datetime as dt
 import decimal
 import fractions
+import functools
 import ipaddress
 import operator
 import os
@@ -16,6 +17,7 @@ import sys
 import tracemalloc
 import types
 import uuid
+import warnings
 import zoneinfo
 
 import numpy as np
@@ -23,7 +25,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from datastore_lab.cache import sources
+from datastore_lab.cache import CacheWarning, cached, sources
 from datastore_lab.cache.hashing import hexdigest
 from datastore_lab.cache.walk import Walk, digest
 from datastore_lab.errors import NotStorable
@@ -228,3 +230,23 @@ def test_a_compiled_local_module_counts_by_its_file(tmp_path, monkeypatch):
     file.unlink()
     with pytest.raises(NotStorable, match="the code of compiled"):
         digest(module)
+
+
+def test_a_property_that_a_function_fills_is_no_change_of_its_argument():
+    class Model:
+        @functools.cached_property
+        def first(self):
+            return 1
+
+        @functools.cached_property
+        def second(self):
+            return 2
+
+    model = Model()
+    one, two = cached(lambda m: m.first), cached(lambda m: m.first + m.second)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [one(model), two(model), two(model)] == [1, 3, 3]
+    assert two._core.counts == {"hits": 1, "misses": 1}
+    with pytest.warns(CacheWarning, match="changes its argument 'm' in place"):
+        cached(lambda m: m.__dict__.update(third=3))(model)

@@ -60,7 +60,10 @@ class _Core:
     def look_back(self, call: Call) -> None:
         """Warn of what the key of a call can't hold: changed arguments, and what the code reads elsewhere."""
         name = self.keys.owner
-        for changed in hidden.mutated(call.bound, call.arguments):
+        changes = hidden.changes(call.bound, call.arguments, call.bare)
+        if changes.filled and not changes.mutated:
+            self.keys.know(call, changes.filled)
+        for changed in changes.mutated:
             self.warn_once(
                 f"{name} changes its argument {changed!r} in place, which a result from the cache does not: "
                 "work on a copy"

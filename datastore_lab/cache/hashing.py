@@ -101,9 +101,13 @@ class Hasher:
         Encodes a function, class or module, by code.
     uses : callable
         Is told the module of every class of a library whose objects are met.
+    bare : bool, default False
+        Leave out what cached properties have been filled with.
     """
 
-    def __init__(self, reference: Encode, uses: Callable[[str], None]) -> None:
+    def __init__(self, reference: Encode, uses: Callable[[str], None], *, bare: bool = False) -> None:
+        self._bare = bare
+        self.computed = False
         self.reference = reference
         self.uses = uses
         self._open: list[int] = []
@@ -193,8 +197,14 @@ class Hasher:
         encoded = [
             join(b"=", [name.encode(), self.encode(value, f"{path}.{name}")])
             for name, value in sorted(found.items())
+            if not self._leaves_out(cls, name)
         ]
         return join(b"O", [self.reference(cls, path), content, *encoded])
+
+    def _leaves_out(self, cls: type, name: str) -> bool:
+        filled = state.is_computed(cls, name)
+        self.computed |= filled
+        return filled and self._bare
 
     def _base_content(self, obj: Any, path: str) -> tuple[type | None, bytes]:
         """Encode what an object holds as the list, dict, text, array, ... that it also is."""

@@ -16,11 +16,11 @@ import sys
 import time
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from datastore_lab.cache.guards import MISSING, cell_value
 from datastore_lab.cache.hashing import immutable
-from datastore_lab.cache.walk import digest
+from datastore_lab.cache.walk import content, digest
 from datastore_lab.errors import LabError
 
 _CLOCK = "the clock"
@@ -176,8 +176,23 @@ def _told(chain: tuple[str, ...], space: Mapping[str, Any]) -> str:
     return ".".join([module, *chain] if module in {"random", "numpy.random.mtrand"} else [first, *chain[1:]])
 
 
-def mutated(bound: Mapping[str, Any], before: Mapping[str, str]) -> list[str]:
-    """Name the arguments that are no longer what they were.
+class Changes(NamedTuple):
+    """Arguments that are no longer what they were before a call.
+
+    Attributes
+    ----------
+    mutated : list of str
+        Changed in place.
+    filled : dict of str to str
+        Digests of those of which only cached properties have been filled.
+    """
+
+    mutated: list[str]
+    filled: dict[str, str]
+
+
+def changes(bound: Mapping[str, Any], before: Mapping[str, str], bare: Mapping[str, str]) -> Changes:
+    """Compare the arguments of a call with what they were.
 
     Parameters
     ----------
@@ -185,14 +200,21 @@ def mutated(bound: Mapping[str, Any], before: Mapping[str, str]) -> list[str]:
         The arguments after the call.
     before : mapping
         Their digests before it.
+    bare : mapping
+        Digests without cached properties of those arguments of which some had been filled already.
     """
-    return [name for name, known in before.items() if _changed(bound[name], name, known)]
-
-
-def _changed(value: Any, name: str, known: str) -> bool:
-    if immutable(value):
-        return False
-    try:
-        return digest(value, name) != known
-    except LabError:  # (it can't be told any more, so it is something else now)
-        return True
+    found = Changes([], {})
+    for name, known in before.items():
+        if immutable(bound[name]):
+            continue
+        try:
+            now = digest(bound[name], name)
+            if now == known:
+                continue
+            if content(bound[name], name, bare=True).digest == bare.get(name, known):
+                found.filled[name] = now
+                continue
+        except LabError:  # (it can't be told any more, so it is something else now)
+            pass
+        found.mutated.append(name)
+    return found

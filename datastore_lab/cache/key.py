@@ -26,6 +26,7 @@ ARGUMENT = "argument "
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _LONGEST = 200
+_MOST = 4096
 
 
 class Code(NamedTuple):
@@ -52,6 +53,8 @@ class Call(NamedTuple):
     ----------
     libraries : dict of str to str
         Versions of the libraries whose objects are among the arguments.
+    bare : dict of str to str
+        Digests without cached properties, where some have been filled.
     """
 
     key: str
@@ -59,6 +62,7 @@ class Call(NamedTuple):
     bound: Mapping[str, Any]
     code: Code
     libraries: dict[str, str]
+    bare: dict[str, str]
 
 
 class FunctionKey:
@@ -96,6 +100,7 @@ class FunctionKey:
         self.ignore = frozenset(ignore)
         self.owner = f"{getattr(function, '__module__', None) or '__main__'}.{_name(function)}"
         self._shown = _name(function)
+        self._same: dict[str, str] = {}
         self._version = digest(version, "version")
         self._take_signature()
         self._known: tuple[Code, Guards] | None = None
@@ -125,14 +130,30 @@ class FunctionKey:
         """
         code = self.code()
         bound = self._bind(args, kwargs)
-        arguments, libraries = {}, {}
+        arguments, libraries, bare = {}, {}, {}
         for name, value in bound.items():
             if name not in self.ignore:
                 found = content(value, f"argument {name!r} of {self._shown}")
                 arguments[name] = found.digest
+                if found.computed:
+                    bare[name] = content(value, name, bare=True).digest
                 if found.libraries:
                     libraries.update(_versions(found.libraries, code.parts))
-        return Call(key_of(code.digest, {**arguments, **libraries}), arguments, bound, code, libraries)
+        key = key_of(code.digest, {**arguments, **libraries})
+        return Call(self._same.get(key, key), arguments, bound, code, libraries, bare)
+
+    def know(self, call: Call, filled: Mapping[str, str]) -> None:
+        """Know a call again after its function has filled cached properties of its arguments.
+
+        Parameters
+        ----------
+        call : Call
+        filled : mapping of str to str
+            Digests of these arguments now.
+        """
+        if len(self._same) >= _MOST:
+            self._same.clear()
+        self._same[key_of(call.code.digest, {**call.arguments, **filled, **call.libraries})] = call.key
 
     def parts(self, call: Call) -> dict[str, str]:
         """Give everything that the key of a call is made of, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 from typing import Any
 
 from datastore_lab.cache.sources import is_local, is_standard
@@ -45,6 +46,11 @@ def _slots(cls: type) -> list[str]:
         for name in names
         if name not in {"__dict__", "__weakref__"}
     ]
+
+
+def is_computed(cls: type, name: str) -> bool:
+    """Tell whether an attribute is what a cached property has been filled with."""
+    return any(isinstance(base.__dict__.get(name), functools.cached_property) for base in cls.__mro__)
 
 
 def hides(cls: type) -> bool:

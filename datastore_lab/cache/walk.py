@@ -42,8 +42,7 @@ class Walk:
     Attributes
     ----------
     parts : dict of str to str
-        What was reached (``"code of module.function"``, ``"module.VALUE"``, ``"numpy"``) and its digest or
-        version.
+        What was reached (``"code of module.function"``, ``"module.VALUE"``), and its digest or version.
     guards : Guards
     """
 
@@ -351,14 +350,15 @@ def digest(obj: Any, path: str = "value") -> str:
 
 
 class Content(NamedTuple):
-    """The digest of a value, and the modules of the libraries whose objects it holds."""
+    """A digest, the libraries whose objects were met, and whether cached properties had been filled."""
 
     digest: str
-    libraries: Collection[str]
+    libraries: Collection[str] = ()
+    computed: bool = False
 
 
-def content(obj: Any, path: str) -> Content:
-    """Digest a value, and tell which libraries it hangs on.
+def content(obj: Any, path: str, *, bare: bool = False) -> Content:
+    """Digest a value, and tell which libraries it hangs on; bare is without filled cached properties.
 
     Raises
     ------
@@ -366,15 +366,16 @@ def content(obj: Any, path: str) -> Content:
         Naming the part whose content can't be read.
     """
     if (atom := ATOMS.get(type(obj))) is not None:
-        return Content(hexdigest(atom(obj)), ())
-    look = _Look()
+        return Content(hexdigest(atom(obj)))
+    look = _Look(bare=bare)
     try:
         encoded = look.hasher.encode(obj, path)
         parts = look.walk.finish() if look.walk is not None else {}
     except RecursionError as error:
         raise refusal(obj, path) from error
     reached = [f"{name}={found}".encode() for name, found in sorted(parts.items())]
-    return Content(hexdigest(join(b"v", [encoded, *reached]) if reached else encoded), look.libraries)
+    whole = join(b"v", [encoded, *reached]) if reached else encoded
+    return Content(hexdigest(whole), look.libraries, look.hasher.computed)
 
 
 def surface(obj: Any, path: str) -> Surface:
@@ -387,9 +388,9 @@ def surface(obj: Any, path: str) -> Surface:
 class _Look:
     """Encodes one value, and begins a walk only where the value names code."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bare: bool = False) -> None:
         self.libraries: set[str] = set()
-        self.hasher = Hasher(self._reference, self.libraries.add)
+        self.hasher = Hasher(self._reference, self.libraries.add, bare=bare)
         self.walk: Walk | None = None
 
     def _reference(self, obj: Any, path: str) -> bytes:
