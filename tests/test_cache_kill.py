@@ -13,7 +13,14 @@ from datastore_lab.cache.why import CODE
 from datastore_lab.testing.equality import assert_same
 from datastore_lab.testing.processes import run_and_kill
 
-PLACES = ["c.h5", "c.zarr", "c.parquets", "c.sqlite", *SERVERS]
+PLACES = {
+    "c.h5": "HDF5",
+    "c.zarr": "Zarr",
+    "c.parquets": "Parquet folder",
+    "c.sqlite": "SQLite",
+    "postgresql": "PostgreSQL",
+    "mariadb": "MariaDB",
+}
 STEPS = 4
 
 
@@ -79,4 +86,4 @@ def test_a_killed_process_loses_no_result(name, scratch):
 def test_a_process_killed_often_loses_no_result(name, scratch, faults):
     times = faults.times(200)
     hold(name, scratch, times)
-    faults.tried(f"Cache in {name.removeprefix('c.')}", "kill -9 while caching", times)
+    faults.tried(f"Cache in {PLACES[name]}", "kill -9 while caching", times)
