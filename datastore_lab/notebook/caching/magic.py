@@ -93,6 +93,8 @@ class CacheMagics(Magics):
 
     def _explain(self, result: Any) -> None:
         """Say what to do about a protected array, below the error of the cell that tried to change it."""
+        if self.shell.magics_manager.registry.get(type(self).__name__) is not self:
+            return  # (the extension was loaded again)
         source = getattr(getattr(result, "info", None), "raw_cell", None) or ""
         session = self._session
         text = hint(result.error_in_exec, source, session.restored, self.shell.user_ns)
