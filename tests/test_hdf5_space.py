@@ -280,6 +280,40 @@ def test_a_share_that_is_none_is_refused(path, share):
         open_store(path, compact_above=share)
 
 
+def use_up_the_numbers_of_attributes(node):
+    """Leave HDF5 two of the 65,535 attributes that it numbers on one object, as years of changes do."""
+    space_of_one, identifier = h5py.h5s.create(h5py.h5s.SCALAR), node.id
+    for _ in range(65_536 - len(node.attrs) - 2):
+        h5py.h5a.create(identifier, b"passing", h5py.h5t.NATIVE_INT8, space_of_one)
+        h5py.h5a.delete(identifier, b"passing")
+
+
+def test_more_changes_than_hdf5_numbers_attributes(path):
+    engine = HDF5Engine(path)
+    meta = {"unit": "V", "text": "\0é", **{str(number): number / 2 for number in range(12)}}
+    for name in ("a", "b"):
+        engine.write((name,), Record("array", {"data": np.arange(4)}, meta, {}))
+    engine.close()
+    with h5py.File(path, "r+") as file:
+        file["a"].attrs["theirs"] = np.array([(1, 2.5)], [("x", "i2"), ("y", "f8")])
+        file["a"].attrs["nothing"] = h5py.Empty("f4")
+        for name in ("a", "/"):
+            use_up_the_numbers_of_attributes(file[name])
+    engine = HDF5Engine(path)
+    list(engine.repair(accept=True))
+    before = dict(engine.stat(("a",)).meta)
+    for turn in range(5):
+        engine.update(("a",), {"turn": turn})
+        engine.write(("b",), record(turn))
+    assert list(engine.stat(("a",)).meta.items()) == [*before.items(), ("turn", 4)]
+    assert before["theirs"] == [{"x": 1, "y": 2.5}]
+    assert list(engine.verify()) == []
+    engine.close()
+    with h5py.File(path) as file:
+        assert file["a"].attrs["theirs"].dtype == [("x", "i2"), ("y", "f8")]
+        assert file.attrs["lab_dead"] > 0
+
+
 def test_what_was_undone_is_not_counted_as_dead(path):
     engine = HDF5Engine(path)
     engine.write(("a",), record(1, 50_000))

@@ -19,6 +19,7 @@ import numpy as np
 from h5py import h5, h5a, h5p, h5s, h5t
 
 from datastore_lab import media
+from datastore_lab.engines.hdf5 import types
 from datastore_lab.errors import Corrupt
 
 if TYPE_CHECKING:
@@ -48,7 +49,39 @@ def put(owner: Any, name: str, value: Any, *, new: bool = False) -> None:
     if not new and h5a.exists(owner, raw):
         h5a.delete(owner, raw)
     data, kind = _native(value)
-    h5a.create(owner, raw, kind, _SCALAR).write(data, _TEXT_IN_MEMORY if kind is _TEXT_TYPE else kind)
+    create(owner, raw, kind, _SCALAR).write(data, _TEXT_IN_MEMORY if kind is _TEXT_TYPE else kind)
+
+
+def create(owner: Any, raw: bytes, kind: Any, space: Any) -> Any:
+    """Make an attribute, also on an object that has had 65,535: HDF5 numbers them no further."""
+    try:
+        return h5a.create(owner, raw, kind, space)
+    except (OSError, RuntimeError) as error:
+        if "creation index" not in str(error):
+            raise
+    _number_anew(owner)
+    return h5a.create(owner, raw, kind, space)
+
+
+def _number_anew(owner: Any) -> None:
+    """Make all attributes of an object again, in their order: HDF5 numbers from 0 once there is none."""
+    found = [name.encode("utf-8", "surrogateescape") for name in names(owner)]
+    held = [(raw, *_content(h5a.open(owner, raw))) for raw in found]
+    for raw in found:
+        h5a.delete(owner, raw)
+    for raw, kind, space, data in held:
+        attribute = h5a.create(owner, raw, kind, space)
+        if data is not None:
+            attribute.write(data, types.memory_type(data.dtype))
+
+
+def _content(attribute: Any) -> tuple[Any, Any, NDArray[Any] | None]:
+    """Give type, space and data of an attribute, as they are to be written again."""
+    data = None
+    if attribute.shape is not None:
+        data = np.empty(attribute.shape, attribute.dtype)
+        attribute.read(data, types.memory_type(attribute.dtype))
+    return attribute.get_type(), attribute.get_space(), data
 
 
 def _native(value: Any) -> tuple[Any, Any]:

@@ -133,7 +133,7 @@ def put_raw(group: Any, raw: bytes, *, new: bool = False) -> None:
             attribute.write(data, kind)
             return
         h5a.delete(group, _RAW)
-    h5a.create(group, _RAW, kind, _SCALAR).write(data, kind)
+    attrs.create(group, _RAW, kind, _SCALAR).write(data, kind)
 
 
 def get(group: Any, key: Key = ()) -> Seal | None:

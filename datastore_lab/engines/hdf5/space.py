@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from h5py import h5a, h5d, h5o, h5s, h5t
 
-from datastore_lab.engines.hdf5 import links, names
+from datastore_lab.engines.hdf5 import attrs, links, names
 
 LEAST = 64 << 20
 """With fewer dead bytes than this a file is not written anew on its own."""
@@ -78,7 +78,7 @@ def note(root: Any, more: int) -> None:
     count = np.array(known(root) + more, np.int64)
     if h5a.exists(root, _RAW):
         h5a.delete(root, _RAW)
-    h5a.create(root, _RAW, h5t.NATIVE_INT64, _SCALAR).write(count)
+    attrs.create(root, _RAW, h5t.NATIVE_INT64, _SCALAR).write(count)
 
 
 def is_due(root: Any, path: str, share: float) -> bool:
