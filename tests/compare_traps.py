@@ -27,9 +27,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import cache_cell_traps  # noqa: E402
-import cache_traps  # noqa: E402
+import cache_trap_suite  # noqa: E402
+from cache_traps import Step  # noqa: E402
 
-KINDS = {"functions": cache_traps.TRAPS, "cells": cache_cell_traps.SESSIONS}
+KINDS = {"functions": cache_trap_suite.TRAPS, "cells": cache_cell_traps.SESSIONS}
 PEERS = ("joblib", "marimo")
 RIGHT, AGAIN, WRONG, FAILS, NONE = "✓", "○", "✗", "!", "–"
 MEANING = {
@@ -45,12 +46,14 @@ HEAD = """# Traps: where caches go wrong
 
 Each trap is a sequence of programs or of notebook cells, run in processes of their own, with what is right
 for each of them: the value, and whether it must be computed or may come from the cache. The traps themselves
-are `tests/cache_traps.py` and `tests/cache_cell_traps.py`; this page is written by
+are `tests/cache_traps*.py` and `tests/cache_cell_traps.py`; this page is written by
 `python tests/compare_traps.py --write docs/traps.md`.
 
-Compared: {compared}. Functions: `cached`, `joblib.Memory.cache` and `mo.persistent_cache` as decorators.
+Compared: {compared}.
+Functions: `cached`, `joblib.Memory.cache` and `mo.persistent_cache` as decorators.
 Cells: `%%cache`, and `with mo.persistent_cache(...)` around the cell, in a notebook of its own; joblib has no
 cells. Where a cell can't be kept without the risk of a wrong value, it is right to run it and to say so.
+Where a function can't, it is right to refuse it by name; the others do not, and are not judged on these.
 """
 
 
@@ -69,7 +72,11 @@ def ours(kind: str, number: int, folder: Path) -> dict[str, Seen]:
         return {name: Seen(value, outcome) for name, (value, outcome) in found.items()}
     place = folder / f"step-{number}"
     found = call(sys.executable, "cache_runner.py", str(store), str(number), str(place))
-    return {name: Seen(value, "miss" if counts[1] else "hit") for name, (value, counts) in found.items()}
+    return {name: Seen(value, _outcome(value, counts)) for name, (value, counts) in found.items()}
+
+
+def _outcome(value: str, counts: list[int]) -> str:
+    return "refused" if value.startswith("NotStorable(") else "miss" if counts[1] else "hit"
 
 
 def theirs(python: str, peer: str, kind: str, number: int, folder: Path) -> dict[str, Seen]:
@@ -108,12 +115,21 @@ def judge(steps: list, seen: list[Seen], *, strict: bool) -> str:
     strict : bool
         Ours: a result must also not come from the cache where it should be computed.
     """
+    both = list(zip(seen, steps, strict=True))
+    refusals = [(item, step) for item, step in both if isinstance(step, Step) and step.expected == "refused"]
+    if refusals and strict:
+        return (
+            RIGHT
+            if all(item.outcome == "refused" and step.value in item.value for item, step in refusals)
+            else WRONG
+        )
+    if refusals:
+        return NONE
     outcomes = [item.outcome for item in seen]
     if "not offered" in outcomes:
         return NONE
     if "error" in outcomes:
         return FAILS
-    both = list(zip(seen, steps, strict=True))
     if any(item.value != repr(step.value) for item, step in both):
         return WRONG
     if any(item.outcome != step.expected and (strict or step.expected == "hit") for item, step in both):

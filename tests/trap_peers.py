@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import sys
 import textwrap
 import types
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cache_cell_traps
+import cache_trap_suite
 import cache_traps
 
 NOT_OFFERED = "not offered"
@@ -34,7 +36,7 @@ def main() -> None:
 def functions(peer: str, number: int, folder: Path) -> Iterator[tuple[str, tuple[str, str]]]:
     """Run the programs of one step."""
     run = {"joblib": joblib_function, "marimo": marimo_function}[peer]
-    for index, (name, steps) in enumerate(cache_traps.TRAPS.items()):
+    for index, (name, steps) in enumerate(cache_trap_suite.TRAPS.items()):
         if number < len(steps):
             place = folder / f"functions-{index}"
             yield name, watched(place, run, steps[number], place, f"step_{index}_{number}")
@@ -152,18 +154,23 @@ class Beside:
 
     def __init__(self, folder: Path, texts: dict[str, str]) -> None:
         self.folder, self.texts = folder, texts
+        self.places: list[str] = []
 
     def __enter__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         for name, text in self.texts.items():
-            (self.folder / f"{name}.py").write_text(text)
-        sys.path.insert(0, str(self.folder))
+            path = self.folder / (name if name.endswith("METADATA") else f"{name}.py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+        self.places = [str(self.folder), *map(str, self.folder.glob("site-packages"))]
+        sys.path[:0] = self.places
         importlib.invalidate_caches()
 
     def __exit__(self, *_exc: object) -> None:
-        sys.path.remove(str(self.folder))
-        for name in ("job", "prelude", *self.texts):
-            sys.modules.pop(name, None)
+        sys.path[:] = [place for place in sys.path if place not in self.places]
+        for name, module in list(sys.modules.items()):
+            if name == "prelude" or str(getattr(module, "__file__", None)).startswith(f"{self.folder}/"):
+                del sys.modules[name]
 
 
 if __name__ == "__main__":
