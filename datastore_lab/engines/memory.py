@@ -6,15 +6,14 @@ import copy
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from datastore_lab import dtypes, media
-from datastore_lab.errors import AlreadyExists, BadKey, EngineError, NotFound
-from datastore_lab.keys import Key, check, show
+from datastore_lab.errors import EngineError, NotFound
+from datastore_lab.keys import Key, check
 from datastore_lab.records import (
     GROUP,
     ArrayInfo,
@@ -30,9 +29,12 @@ from datastore_lab.records import (
     default_dims,
     gather,
     normalise_selection,
+    refusals,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from numpy.typing import NDArray
 
 
@@ -144,7 +146,7 @@ class MemoryEngine:
         with self._lock:
             node = self._node(key)
             if name not in node.arrays:
-                raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(node.arrays)}", key=key)
+                raise refusals.no_array(key, name, node.arrays, self.url)
             array = node.arrays[name]
         return array[(*normalise_selection(selection, array.shape), ...)].copy()
 
@@ -173,21 +175,21 @@ class MemoryEngine:
             self._commit()
 
     def move(self, old: Key, new: Key) -> None:
-        _refuse_root(old)
-        _refuse_root(new)
+        refusals.refuse_root(old, self.url)
+        refusals.refuse_root(new, self.url)
         with self._lock:
             node = self._node(old)
             if new[: len(old)] == old:
-                raise BadKey(f"{show(old)!r} can't be moved into itself, to {show(new)!r}", key=new)
+                raise refusals.into_itself(old, new, self.url)
             if self._find(new) is not None:
-                raise AlreadyExists(f"there is something at {show(new)!r} already", key=new)
+                raise refusals.something_at(new, self.url)
             self._check_names(new, set())
             del self._node(old[:-1]).children[old[-1]]
             self._make(new[:-1]).children[new[-1]] = node
             self._commit()
 
     def delete(self, key: Key) -> None:
-        _refuse_root(key)
+        refusals.refuse_root(key, self.url)
         with self._lock:
             self._node(key)
             del self._node(key[:-1]).children[key[-1]]
@@ -258,7 +260,7 @@ class MemoryEngine:
         with self._lock:
             node = self._find(key)
             if node is not None and node.kind != GROUP:
-                raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
+                raise refusals.record_at(key, self.url)
             self.write(key, Record(spec.kind, arrays, spec.meta, dims))
             return MemoryAppender(self, key, self._node(key))
 
@@ -288,7 +290,7 @@ class MemoryEngine:
     def _node(self, key: Key) -> _Node:
         node = self._find(key)
         if node is None:
-            raise NotFound(f"there is nothing at {show(key)!r} in {self.url}", key=key)
+            raise refusals.nothing_at(key, self.url)
         return node
 
     def _make(self, key: Key) -> _Node:
@@ -299,16 +301,14 @@ class MemoryEngine:
 
     def _check_names(self, key: Key, names: set[str]) -> None:
         """Keep the names of a node's arrays, dimensions and children distinct."""
-        _refuse_root(key)
+        refusals.refuse_root(key, self.url)
         for depth, part in enumerate(check(key)):
             parent = self._find(key[:depth])
             if parent is not None and part in parent.names():
-                raise AlreadyExists(
-                    f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key
-                )
+                raise refusals.array_above(key, depth, self.url)
         node = self._find(key)
         if node is not None and (taken := names & node.children.keys()):
-            raise AlreadyExists(f"{show(key)!r} has a child named {sorted(taken)[0]!r}", key=key)
+            raise refusals.child_named(key, min(taken), self.url)
 
 
 class MemoryAppender:
@@ -392,8 +392,3 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     own = np.array(array, copy=True, order="C", subok=False)
     own.flags.writeable = False
     return own
-
-
-def _refuse_root(key: Key) -> None:
-    if not key:
-        raise BadKey("the root holds no record and can't be moved or deleted; give a name", key=key)

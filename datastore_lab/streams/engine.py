@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from datastore_lab.records import (
     Selection,
     Stat,
     check_durability,
+    refusals,
 )
 from datastore_lab.streams.mending import Mending
 from datastore_lab.streams.names import MEND
@@ -37,6 +37,8 @@ from datastore_lab.streams.places import typed
 from datastore_lab.streams.whole import WholeAppender
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from datastore_lab.locks import FileLock
@@ -151,7 +153,7 @@ class StreamsEngine(Mending):
                 with typed(key):
                     return file.read(name, selection)
             self._check_there(key, there=next(self._listed(key), None) is not None)
-            raise NotFound(f"{show(key)!r} has no array {name!r}: it holds no record", key=key)
+            raise refusals.no_array(key, name, (), self.url)
 
     def write(self, key: Key, record: Record) -> None:
         self._refuse("a record can't be written whole", key)
@@ -265,7 +267,7 @@ class StreamsEngine(Mending):
         if not taken and self._stands(str(self._path)):
             taken = self._look(str(self._path)).key == key
         if taken:
-            raise AlreadyExists(f"there is a record at {show(key)!r} already in {self.url}", key=key)
+            raise refusals.record_at(key, self.url)
 
     def _check_names(self, key: Key, spec: Stat) -> None:
         names = {*spec.arrays, *(dim for info in spec.arrays.values() for dim in info.dims)}
@@ -274,11 +276,11 @@ class StreamsEngine(Mending):
             if other == key or not (inside or above) or not self._holds(other, path):
                 continue
             if inside and other[len(key)] in names:
-                raise AlreadyExists(f"{show(key)!r} has a child named {other[len(key)]!r}", key=key)
+                raise refusals.child_named(key, other[len(key)], self.url)
             with contextlib.suppress(Corrupt):
                 file = self._file(other)
                 if above and file is not None and key[len(other)] in file.stat().arrays:
-                    raise AlreadyExists(f"{show(other)!r} has an array named {key[len(other)]!r}", key=key)
+                    raise refusals.array_above(key, len(other), self.url)
 
 
 def _shown(stat: Stat) -> Stat:

@@ -7,12 +7,10 @@ import os
 import stat
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from datastore_lab.errors import (
-    AlreadyExists,
     Corrupt,
     EngineError,
     Foreign,
@@ -23,11 +21,13 @@ from datastore_lab.errors import (
 )
 from datastore_lab.keys import Key, check, show
 from datastore_lab.locks import FileLock
+from datastore_lab.records import refusals
 from datastore_lab.streams import disk
 from datastore_lab.streams.names import LOCK, NotOurs, joined, split
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from datastore_lab.records import Traits
@@ -98,7 +98,7 @@ class Places(ABC):
 
     def _check_there(self, prefix: Key, *, there: bool) -> None:
         if prefix and not there:
-            raise NotFound(f"there is nothing at {show(prefix)!r} in {self.url}", key=prefix)
+            raise refusals.nothing_at(prefix, self.url)
 
     def _file(self, key: Key) -> StreamFile | None:
         self._check_open()
@@ -222,7 +222,7 @@ class Places(ABC):
 
     def _claim(self, path: str, key: Key | None = None, timeout: float | None = None) -> FileLock:
         if key in self._appenders:
-            raise AlreadyExists(f"there is a record at {show(key or ())!r} already in {self.url}", key=key)
+            raise refusals.record_at(key or (), self.url)
         what = f"the stream {path!r}"
         with disk.typed(path, "can't be locked"):
             return FileLock(path + LOCK, what, self._timeout if timeout is None else timeout)

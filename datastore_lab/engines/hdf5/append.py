@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,16 +20,17 @@ from datastore_lab.engines.hdf5 import (
     sums,
     types,
 )
-from datastore_lab.errors import AlreadyExists
-from datastore_lab.keys import Key, show
-from datastore_lab.records import GROUP, ArrayInfo, Growth, Record, Stat, check_record, check_rows
+from datastore_lab.records import GROUP, ArrayInfo, Growth, Record, Stat, check_record, check_rows, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import xxhash
     from numpy.typing import NDArray
 
     from datastore_lab.engines.hdf5.engine import HDF5Engine
     from datastore_lab.engines.hdf5.payload import Array
+    from datastore_lab.keys import Key
 
 _CHUNK = 1 << 20
 _SMALLEST = 64 << 10
@@ -48,10 +48,10 @@ def begin(engine: HDF5Engine, root: Any, key: Key, spec: Stat) -> HDF5Appender:
     media.check_json(spec.meta)
     node = links.find(root, key)
     if node is not None and describe.describe(node, key).stat.kind != GROUP:
-        raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
-    layout.check_free(root, key, {*empty, *(dim for own in named.values() for dim in own)})
+        raise refusals.record_at(key, engine.url)
+    layout.check_free(root, key, {*empty, *(dim for own in named.values() for dim in own)}, engine.url)
     with engine._atomic():
-        birth = _put(layout.make(root, key, bare=True), spec, empty, named)
+        birth = _put(layout.make(root, key, engine.url, bare=True), spec, empty, named)
     return HDF5Appender(engine, key, spec, birth)
 
 

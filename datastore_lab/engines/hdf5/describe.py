@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from h5py import h5d, h5o
 
 from datastore_lab import dtypes, integrity
 from datastore_lab.engines.hdf5 import attrs, dims, links, names, seals, sums, types
 from datastore_lab.engines.hdf5.payload import Array
-from datastore_lab.errors import Corrupt, Foreign, NotFound, NotStorable, Untrusted
+from datastore_lab.errors import Corrupt, Foreign, NotStorable, Untrusted
 from datastore_lab.keys import Key, show
-from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, GROUP, ArrayInfo, Stat, default_dims
+from datastore_lab.records import ARRAY_ATTRIBUTES, ARRAYS, GROUP, ArrayInfo, Stat, default_dims, refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 _FEW = 256
 """So many links of a sealed node are looked at one by one; of more, its seal tells which are arrays."""
@@ -127,17 +129,17 @@ def refusal(dataset: Any) -> str | None:
     return None
 
 
-def explain(group: Any, key: Key, name: str, node: Node) -> Exception:
+def explain(group: Any, key: Key, name: str, node: Node, url: str) -> Exception:
     """Make the error for an array that is not there to be read."""
     reason = node.refused.get(name)
     if reason is not None:
         kind = (
             Untrusted if "other file" in reason or "another file" in reason or "link" in reason else Foreign
         )
-        return kind(f"{name!r} in {show(key)!r} is {reason}; it is not read", key=key)
+        return kind(f"{name!r} of {show(key)!r} in {url} is {reason}; it is not read", key=key)
     if (link := links.link_of(group, name)) in node.damaged and link is not None:
-        return Corrupt(f"{name!r} in {show(key)!r} is damaged: HDF5 can't open it", key=key)
-    return NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(node.arrays)}", key=key)
+        return Corrupt(f"{name!r} of {show(key)!r} in {url} is damaged: HDF5 can't open it", key=key)
+    return refusals.no_array(key, name, node.arrays, url)
 
 
 def _array(name: str, dataset: Any, seal: seals.Seal | None, beside: Mapping[int, bytes]) -> Array:

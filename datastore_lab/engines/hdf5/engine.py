@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import weakref
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab import media
@@ -22,7 +20,7 @@ from datastore_lab.engines.hdf5.append import HDF5Appender, begin
 from datastore_lab.engines.hdf5.links import Unusual
 from datastore_lab.engines.hdf5.session import Session
 from datastore_lab.engines.hdf5.types import carry
-from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, LabError, NotFound
+from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError
 from datastore_lab.integrity import VERSION, known_layout
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import (
@@ -36,9 +34,13 @@ from datastore_lab.records import (
     Traits,
     check_compact_above,
     check_record,
+    refusals,
 )
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from datastore_lab.engines.hdf5.disk import Disk
@@ -134,11 +136,13 @@ class HDF5Engine(Session):
         """Yield the names of the child nodes of one node; what they lead to is looked at page by page."""
         looked: list[bytes] = []
         if self._writer is None:  # who writes may add children meanwhile, which are not to be listed
-            looked, names = self._look(prefix, lambda root: walk.first_children(_node(root, prefix), _PAGE))
+            looked, names = self._look(
+                prefix, lambda root: walk.first_children(self._node(root, prefix), _PAGE)
+            )
             yield from map(links.decode, names)
             if len(looked) < _PAGE:
                 return
-        rest = self._look(prefix, lambda root: walk.other_links(_node(root, prefix), looked))
+        rest = self._look(prefix, lambda root: walk.other_links(self._node(root, prefix), looked))
         for at in range(0, len(rest), _PAGE):
             page = rest[at : at + _PAGE]
             names = self._look(prefix, lambda root, page=page: walk.children(root, prefix, page))  # type: ignore[misc]
@@ -162,9 +166,9 @@ class HDF5Engine(Session):
         media.check_json(record.meta)
         carried = {name: carry(array) for name, array in record.arrays.items()}
         with self._guarded(key) as root:
-            _refuse_root(key)
+            refusals.refuse_root(key, self._path)
             taken = {*carried, *itertools.chain.from_iterable(record.dims.values())}
-            nearest, depth = layout.check_free(root, key, taken)
+            nearest, depth = layout.check_free(root, key, taken, self._path)
             with self._atomic():
                 if depth < len(key):
                     layout.put_new(nearest, key[depth:], record, carried, self._need_writer(key).models)
@@ -176,7 +180,7 @@ class HDF5Engine(Session):
         """Merge into the attributes of a node, and remove those in `drop`; all others stay as they are."""
         media.check_json(meta)
         with self._guarded(key) as root:
-            node = _node(root, key)
+            node = self._node(root, key)
             found = describe.checked(node, key, self._path)
             with self._atomic():
                 layout.drop_meta(node, drop)
@@ -186,28 +190,28 @@ class HDF5Engine(Session):
 
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""
-        _refuse_root(old)
-        _refuse_root(new)
+        refusals.refuse_root(old, self._path)
+        refusals.refuse_root(new, self._path)
         check(new)
         with self._guarded(old) as root:
-            _node(root, old)
+            self._node(root, old)
             if new[: len(old)] == old:
-                raise BadKey(f"{show(old)!r} can't be moved into itself, to {show(new)!r}", key=new)
+                raise refusals.into_itself(old, new, self._path)
             if links.find(root, new) is not None:
-                raise AlreadyExists(f"there is something at {show(new)!r} already", key=new)
-            layout.check_free(root, new, set())
+                raise refusals.something_at(new, self._path)
+            layout.check_free(root, new, set(), self._path)
             with self._atomic():
-                source, target = _node(root, old[:-1]), layout.make(root, new[:-1])
+                source, target = self._node(root, old[:-1]), layout.make(root, new[:-1], self._path)
                 name = media.escape_link(new[-1]).encode()
                 source.links.move(links.link_of(source, old[-1]), target, name, lcpl=links.LINK)
 
     def delete(self, key: Key) -> None:
         """Delete a node with everything below it."""
-        _refuse_root(key)
+        refusals.refuse_root(key, self._path)
         with self._guarded(key) as root:
-            _node(root, key)
+            self._node(root, key)
             with self._atomic():
-                parent = _node(root, key[:-1])
+                parent = self._node(root, key[:-1])
                 link = links.link_of(parent, key[-1]) or b""
                 space.note(root, space.held(parent, link))
                 with links.pinned(root):
@@ -217,12 +221,12 @@ class HDF5Engine(Session):
         """Give a text that is another one once other data is at a key."""
         return self._look(
             key,
-            lambda root: describe.fingerprint(_node(root, key), key, lambda: self._describe(root, key)),
+            lambda root: describe.fingerprint(self._node(root, key), key, lambda: self._describe(root, key)),
         )
 
     def verify(self, key: Key = ()) -> Iterator[Problem]:
         """Read everything at or below `key` and yield what is not as it was written."""
-        nodes = self._look(key, lambda root: list(walk.nodes(_node(root, key), key)))
+        nodes = self._look(key, lambda root: list(walk.nodes(self._node(root, key), key)))
         for at, error in nodes:
             if error is not None:
                 yield Problem(at, None, f"HDF5 can't open it: {error}")
@@ -278,14 +282,20 @@ class HDF5Engine(Session):
     def append(self, key: Key, spec: Stat) -> HDF5Appender:
         """Begin a record that grows along axis 0."""
         with self._guarded(key) as root:
-            _refuse_root(key)
+            refusals.refuse_root(key, self._path)
             appender = begin(self, root, key, spec)
             self._streams.add(appender)
         return appender
 
+    def _node(self, root: Any, key: Key) -> Any:
+        node = links.find(root, key)
+        if node is None:
+            raise refusals.nothing_at(key, self._path)
+        return node
+
     def _describe(self, root: Any, key: Key) -> describe.Node:
         if self._changed:  # what is not committed is not in the file yet
-            return describe.checked(_node(root, key), key, self._path)
+            return describe.checked(self._node(root, key), key, self._path)
         state = self._seen_state()
         node = state.nodes.get(key)
         if node is None:
@@ -300,18 +310,18 @@ class HDF5Engine(Session):
         try:
             return quick.node(links.address(root, key), key, self._path)
         except Unusual:  # not of the plain form; nor is what is missing or damaged, which is said here
-            return describe.checked(_node(root, key), key, self._path)
+            return describe.checked(self._node(root, key), key, self._path)
 
     def _read(self, root: Any, key: Key, name: str, selection: Selection) -> NDArray[Any]:
         node = self._describe(root, key)
         array = node.arrays.get(name)
         if array is None:
-            raise describe.explain(_node(root, key), key, name, node)
+            raise describe.explain(self._node(root, key), key, name, node, self._path)
         return payload.read(array, name, selection, key, self._source())
 
     def _keys(self, root: Any, prefix: Key) -> tuple[list[Key], list[Key]]:
         quick = None if self._changed else self._seen_state().quick
-        return walk.keys(_node(root, prefix), prefix, quick)
+        return walk.keys(self._node(root, prefix), prefix, quick)
 
     def _small(self, root: Any, key: Key) -> Record | None:
         node = self._describe(root, key)
@@ -320,15 +330,3 @@ class HDF5Engine(Session):
         stat, source = node.shown(), self._source()
         arrays = {name: payload.read(array, name, (), key, source) for name, array in node.arrays.items()}
         return Record(stat.kind, arrays, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
-
-
-def _node(root: Any, key: Key) -> Any:
-    node = links.find(root, key)
-    if node is None:
-        raise NotFound(f"there is nothing at {show(key)!r}", key=key)
-    return node
-
-
-def _refuse_root(key: Key) -> None:
-    if not key:
-        raise BadKey("the root holds no record and can't be moved or deleted; give a name", key=key)

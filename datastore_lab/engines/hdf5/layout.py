@@ -16,25 +16,24 @@ from h5py import h5d, h5g, h5o, h5p, h5s
 
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
 from datastore_lab.engines.hdf5.models import COMPACT, Models, described
-from datastore_lab.errors import AlreadyExists
-from datastore_lab.keys import Key, show
-from datastore_lab.records import ARRAY_ATTRIBUTES
+from datastore_lab.records import ARRAY_ATTRIBUTES, refusals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from datastore_lab.keys import Key
     from datastore_lab.records import Record
 
 _COMPACT_PLIST = h5p.create(h5p.DATASET_CREATE)
 _COMPACT_PLIST.set_layout(h5d.COMPACT)
 
 
-def make(root: Any, key: Key, *, bare: bool = False) -> Any:
+def make(root: Any, key: Key, url: str, *, bare: bool = False) -> Any:
     """Open the group of a key, with all groups above it, making those that are missing.
 
     With `bare` the last one is left without a seal, as it gets that of what it will hold.
     """
-    group, depth = check_free(root, key, set())
+    group, depth = check_free(root, key, set(), url)
     return make_below(group, key[depth:], bare=bare)
 
 
@@ -52,7 +51,7 @@ def _make_group(parent: Any, part: str, seal: bytes | None) -> Any:
     return group
 
 
-def check_free(root: Any, key: Key, taken: set[str]) -> tuple[Any, int]:
+def check_free(root: Any, key: Key, taken: set[str], url: str) -> tuple[Any, int]:
     """Keep the names of a node's arrays, dimensions and children distinct.
 
     Returns
@@ -72,14 +71,14 @@ def check_free(root: Any, key: Key, taken: set[str]) -> tuple[Any, int]:
         link = links.link_of(group, part)
         is_group = link is not None and links.kind_of(group, link, part) == h5o.TYPE_GROUP
         if not is_group and (link is not None or part in dimension_names(group)):
-            raise AlreadyExists(f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key)
+            raise refusals.array_above(key, depth, url)
         if not is_group:
             return group, depth
         group = h5g.open(group, link)
     for name in taken:
         link = links.link_of(group, name)
         if link is not None and links.kind_of(group, link, name) == h5o.TYPE_GROUP:
-            raise AlreadyExists(f"{show(key)!r} has a child named {name!r}", key=key)
+            raise refusals.child_named(key, name, url)
     return group, len(key)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +12,18 @@ from datastore_lab.engines.parquet import parts as parquet
 from datastore_lab.engines.parquet.columns import NOTHING, Column, choose, is_text
 from datastore_lab.engines.parquet.doc import DESCRIPTION, Array, Doc, Table, escape, to_bytes, unescape
 from datastore_lab.engines.parquet.read import open_part
-from datastore_lab.errors import AlreadyExists, BadKey
 from datastore_lab.integrity import BIRTH, birth
-from datastore_lab.keys import Key, show
-from datastore_lab.records import GROUP, Record, Stat, check_record, dims_of
+from datastore_lab.records import GROUP, Record, Stat, check_record, dims_of, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from datastore_lab.engines.parquet.checked import Part
     from datastore_lab.engines.parquet.tree import Parts, Tree
     from datastore_lab.folders.log import TreeLog
+    from datastore_lab.keys import Key
 
 MAIN = "record"
 
@@ -66,7 +66,7 @@ class Changes:
         """Put an empty record that will grow."""
         parts = self.tree.locate(key)
         if parts is not None and self.tree.doc(parts, key).kind != GROUP:
-            raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
+            raise refusals.record_at(key, self.tree.root)
         empty = no_rows(spec)
         dims = {name: info.dims for name, info in spec.arrays.items()}
         check_record(Record(spec.kind, empty, spec.meta, dims))
@@ -89,13 +89,13 @@ class Changes:
 
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""
-        refuse_root(old)
-        refuse_root(new)
+        refusals.refuse_root(old, self.tree.root)
+        refusals.refuse_root(new, self.tree.root)
         parts = self.tree.require(old)
         if new[: len(old)] == old:
-            raise BadKey(f"{show(old)!r} can't be moved into itself, to {show(new)!r}", key=new)
+            raise refusals.into_itself(old, new, self.tree.root)
         if self.tree.locate(new) is not None:
-            raise AlreadyExists(f"there is something at {show(new)!r} already", key=new)
+            raise refusals.something_at(new, self.tree.root)
         self.tree.check_names(new, set())
         target = (*self._make(new[:-1]), escape(new[-1]))
         was_cut, is_cut = unescape(parts[-1]) is None, unescape(target[-1]) is None
@@ -106,7 +106,7 @@ class Changes:
 
     def delete(self, key: Key) -> None:
         """Delete a node with everything below."""
-        refuse_root(key)
+        refusals.refuse_root(key, self.tree.root)
         self.tree.overlay.remove(self.tree.require(key))
 
     # -- how ---------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Changes:
     ) -> None:
         media.check_json(meta)
         media.check_json(sorted(names), "names")
-        refuse_root(key)
+        refusals.refuse_root(key, self.tree.root)
         for array in arrays.values():
             dtypes.check(array.dtype)
         self.tree.check_names(key, names)
@@ -205,12 +205,6 @@ def no_rows(spec: Stat) -> dict[str, NDArray[Any]]:
     """Give the arrays of a stream before its first row."""
     described = spec.arrays.items()
     return {name: np.empty((0, *info.shape[1:]), dtypes.parse(info.dtype)) for name, info in described}
-
-
-def refuse_root(key: Key) -> None:
-    """Raise for the root, where no record may be."""
-    if not key:
-        raise BadKey("the root holds no record and can't be moved or deleted; give a name", key=key)
 
 
 def _full_name(folder: str, name: str) -> str | None:

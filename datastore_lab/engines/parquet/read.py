@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,12 +12,14 @@ import pyarrow.parquet as pq
 
 from datastore_lab.engines.parquet.checked import CheckedFile, Part
 from datastore_lab.engines.parquet.columns import TEXT, Column, as_raw, from_arrow
-from datastore_lab.errors import Corrupt, EngineError, LabError, NotFound
+from datastore_lab.errors import Corrupt, EngineError, LabError
 from datastore_lab.integrity import BLOCK
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Problem, Record, Selection, gather, normalise_selection
+from datastore_lab.records import Problem, Record, Selection, gather, normalise_selection, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from datastore_lab.engines.parquet.doc import Doc
@@ -69,7 +70,7 @@ def read_array(tree: Tree, key: Key, name: str, selection: Selection = ()) -> ND
     """Read an array or a part of it, as a new array."""
     node = tree.node(key)
     if name not in node.doc.arrays:
-        raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(node.doc.arrays)}", key=key)
+        raise refusals.no_array(key, name, node.doc.arrays, tree.root)
     return _read(_Source(tree, key, name, node.parts, node.doc), selection)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from datastore_lab import integrity
 from datastore_lab.engines.parquet.doc import (
@@ -25,7 +24,10 @@ from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, L
 from datastore_lab.folders import files
 from datastore_lab.folders.overlay import Overlay
 from datastore_lab.keys import Key, show
-from datastore_lab.records import GROUP, Stat, default_dims
+from datastore_lab.records import GROUP, Stat, default_dims, refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Parts = tuple[str, ...]
 """Folder names from the root down; a key is the same with names for people."""
@@ -135,7 +137,7 @@ class Tree:
         """Give the folder names of a node, or raise `NotFound`."""
         parts = self.locate(key)
         if parts is None:
-            raise NotFound(f"there is nothing at {show(key)!r} in {self.root}", key=key)
+            raise refusals.nothing_at(key, self.root)
         if not parts and not os.path.isdir(self.root):
             raise EngineError(f"the folder {self.root!r} is gone, or its disk; bring it back", key=self.root)
         return parts
@@ -224,14 +226,12 @@ class Tree:
             if parts is None:
                 break
             if depth and part in _taken(self.doc(parts, key[:depth])):
-                raise AlreadyExists(
-                    f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key
-                )
+                raise refusals.array_above(key, depth, self.root)
         if self.locate(key) is None:
             return
         for name in sorted(names):
             if self.locate((*key, name)) is not None:
-                raise AlreadyExists(f"{show(key)!r} has a child named {name!r}", key=key)
+                raise refusals.child_named(key, name, self.root)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +16,16 @@ from datastore_lab.engines.sql.lookup import Lookup
 from datastore_lab.engines.sql.nodes import Node, row_of, spill_block
 from datastore_lab.engines.sql.parts import GROWING, PART, Block, part_row
 from datastore_lab.engines.sql.tables import ROOT, node, part, store
-from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError
+from datastore_lab.errors import Corrupt, EngineError
 from datastore_lab.integrity import BIRTH, birth
-from datastore_lab.keys import Key, show
+from datastore_lab.records import refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
     from numpy.typing import NDArray
 
+    from datastore_lab.keys import Key
     from datastore_lab.records import Record
 
 _WAITING = 4 << 20
@@ -116,19 +118,16 @@ class Change:
 
     def check_names(self, key: Key, names: Iterable[str] = ()) -> None:
         """Keep the names of a node's arrays, dimensions and children distinct."""
-        if not key:
-            raise BadKey("the root holds no record and can't be moved or deleted; give a name", key=key)
+        refusals.refuse_root(key, self._url)
         own, wanted = self.find(key), list(names)  # first, as it takes down all that are above it
         for depth, name in enumerate(key):
             above = self.find(key[:depth])
             if above is not None and name in above.names():
-                raise AlreadyExists(
-                    f"{show(key[:depth])!r} has an array or dimension named {name!r}", key=key
-                )
+                raise refusals.array_above(key, depth, self._url)
         if own is not None and own.children and wanted:
             self.flush()
             if taken := self._lookup.taken(own, wanted):
-                raise AlreadyExists(f"{show(key)!r} has a child named {taken!r}", key=key)
+                raise refusals.child_named(key, taken, self._url)
 
     def make(self, key: Key) -> Node:
         """Give a node, made with those above it where they are missing."""
@@ -224,9 +223,9 @@ class Change:
         """Put a node, with everything below it, elsewhere."""
         own = self.node(old)
         if new[: len(old)] == old:
-            raise BadKey(f"{show(old)!r} can't be moved into itself, to {show(new)!r}", key=new)
+            raise refusals.into_itself(old, new, self._url)
         if self.find(new) is not None:
-            raise AlreadyExists(f"there is something at {show(new)!r} already", key=new)
+            raise refusals.something_at(new, self._url)
         self.check_names(new)
         self._take_away(own, old)
         above = self.make(new[:-1])

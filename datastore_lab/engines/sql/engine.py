@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -29,7 +27,7 @@ from datastore_lab.errors import (
     NotStorable,
     ReadOnly,
 )
-from datastore_lab.keys import Key, check, show
+from datastore_lab.keys import Key, check
 from datastore_lab.records import (
     COMPACT_ABOVE,
     GROUP,
@@ -42,9 +40,13 @@ from datastore_lab.records import (
     check_compact_above,
     check_durability,
     check_record,
+    refusals,
 )
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+
     import sqlalchemy as sa
     from numpy.typing import NDArray
 
@@ -224,13 +226,11 @@ class SQLEngine:
 
     def move(self, old: Key, new: Key) -> None:
         for key in (old, new):
-            if not check(key):
-                raise BadKey("the root can't be moved or replaced; give a name", key=key)
+            refusals.refuse_root(check(key), self._url)
         self._apply(lambda change: change.move(old, new))
 
     def delete(self, key: Key) -> None:
-        if not check(key):
-            raise BadKey("the root can't be deleted; give a name", key=key)
+        refusals.refuse_root(check(key), self._url)
         self._apply(lambda change: change.delete(key))
 
     def append(self, key: Key, spec: Stat) -> SQLAppender:
@@ -244,7 +244,7 @@ class SQLEngine:
             change.check_names(key, names)
             own = change.find(key)
             if own is not None and own.kind != GROUP:
-                raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
+                raise refusals.record_at(key, self._url)
             return SQLAppender(self, key, change.begin(key, record))
 
         with self._lock:

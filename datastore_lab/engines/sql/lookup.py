@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
@@ -14,11 +13,14 @@ from datastore_lab.engines.sql.nodes import Node, is_bound, name_hash, seal, spi
 from datastore_lab.engines.sql.parts import Reader
 from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import ROOT, node, part
-from datastore_lab.errors import Corrupt, LabError, NotFound
+from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.integrity import BIRTH, fingerprint
 from datastore_lab.keys import Key, show
+from datastore_lab.records import refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import numpy as np
 
 _LONGEST = 1 << 28
@@ -135,7 +137,7 @@ class Lookup:
 
     def _why_not(self, key: Key, rows: list[Any]) -> NoReturn:
         """Make sure that nothing is hidden by damage where a key was not found."""
-        missing = NotFound(f"there is nothing at {show(key)!r} in {self.url}", key=key)
+        missing = refusals.nothing_at(key, self.url)
         if self._brief:
             raise missing
         above = key[: len(rows)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +11,17 @@ from datastore_lab.engines.sql import arrays
 from datastore_lab.engines.sql.parts import Reader
 from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import store
-from datastore_lab.errors import Corrupt, NotFound
+from datastore_lab.errors import Corrupt
 from datastore_lab.integrity import damaged, known_layout
-from datastore_lab.keys import Key, show
-from datastore_lab.records import Record, Selection
+from datastore_lab.records import Record, Selection, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from datastore_lab.engines.sql.lookup import Described, Lookup
+    from datastore_lab.keys import Key
 
 _REVISION = Query(sa.select(store.c.revision).where(store.c.id == sa.bindparam("store", type_=sa.Integer)))
 
@@ -41,7 +42,7 @@ def one(lookup: Lookup, key: Key, name: str, selection: Selection, described: De
     """Read an array of a record, or a part of it."""
     declared = lookup.arrays(key, described)
     if name not in declared:
-        raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(declared)}", key=key)
+        raise refusals.no_array(key, name, declared, lookup.url)
     with _told(key, name, lookup.url):
         return arrays.read(Reader(lookup.connection, lookup.store), declared[name], selection)
 

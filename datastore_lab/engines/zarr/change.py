@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab import integrity, media
@@ -25,21 +24,22 @@ from datastore_lab.engines.zarr.plan import (
     RecordPlan,
     plan_record,
     plan_stream,
-    refuse_root,
 )
 from datastore_lab.engines.zarr.seals import KIND, VERSION
-from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, NotFound
+from datastore_lab.errors import Corrupt, NotFound
 from datastore_lab.folders.side_by_side import side_by_side
-from datastore_lab.keys import Key, show
-from datastore_lab.records import GROUP, Record, Stat
+from datastore_lab.records import GROUP, Record, Stat, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from datastore_lab.engines.zarr.places import FolderPlace, Parts
     from datastore_lab.engines.zarr.tree import Tree
     from datastore_lab.folders.log import TreeLog
     from datastore_lab.folders.overlay import Overlay
+    from datastore_lab.keys import Key
 
 _CONSOLIDATED = 1000
 
@@ -76,28 +76,30 @@ class Changes(Documents):
 
     def write(self, key: Key, record: Record) -> None:
         """Put a record at a key."""
+        refusals.refuse_root(key, self.tree.root)
         plan = plan_record(key, record)
         self.tree.check_names(key, plan.names)
         self._put_record(key, plan)
 
     def begin(self, key: Key, spec: Stat) -> None:
         """Put an empty record that will grow."""
+        refusals.refuse_root(key, self.tree.root)
         node = self.tree.find(key)
         if node is not None and self.tree.stat(key).kind != GROUP:
-            raise AlreadyExists(f"there is a record at {show(key)!r} already", key=key)
+            raise refusals.record_at(key, self.tree.root)
         plan = plan_stream(key, spec)
         self.tree.check_names(key, plan.names)
         self._put_record(key, plan._replace(meta={BIRTH: integrity.birth(), **plan.meta}))
 
     def move(self, old: Key, new: Key) -> None:
         """Move a node with everything below."""
-        refuse_root(old)
-        refuse_root(new)
+        refusals.refuse_root(old, self.tree.root)
+        refusals.refuse_root(new, self.tree.root)
         node = self.tree.node(old)
         if new[: len(old)] == old:
-            raise BadKey(f"{show(old)!r} can't be moved into itself, to {show(new)!r}", key=new)
+            raise refusals.into_itself(old, new, self.tree.root)
         if self.tree.find(new) is not None:
-            raise AlreadyExists(f"there is something at {show(new)!r} already", key=new)
+            raise refusals.something_at(new, self.tree.root)
         self.tree.check_names(new, set())
         parent = self._make(new[:-1])
         target = (*parent, escape(new[-1]))
@@ -110,7 +112,7 @@ class Changes(Documents):
 
     def delete(self, key: Key) -> None:
         """Delete a node with everything below."""
-        refuse_root(key)
+        refusals.refuse_root(key, self.tree.root)
         self.remove(self.parts_to_delete(key))
         self.forget_copies(key)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,14 @@ from datastore_lab.engines.zarr.meta import (
     group_json,
     parse,
 )
-from datastore_lab.engines.zarr.plan import RecordPlan, check_meta, plan_record, refuse_root
+from datastore_lab.engines.zarr.plan import RecordPlan, check_meta, plan_record
 from datastore_lab.engines.zarr.seals import KIND, VERSION
 from datastore_lab.errors import EngineError, LabError, ReadOnly
+from datastore_lab.records import refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from obstore.store import ObjectStore
 
     from datastore_lab.engines.zarr.places import Parts
@@ -153,6 +155,7 @@ class ObjectChanges(Documents):
 
     def plan(self, key: Key, record: Record) -> Callable[[], None]:
         """Check a record before anything is written; gives what writes it."""
+        refusals.refuse_root(key, self.tree.root)
         plan = plan_record(key, record)
         self.tree.check_names(key, plan.names)
         missing = [depth for depth in range(1, len(key)) if self.tree.find(key[:depth]) is None]
@@ -194,7 +197,7 @@ class ObjectChanges(Documents):
 
     def plan_delete(self, key: Key) -> Callable[[], None]:
         """Find what is to go; gives what deletes it, first what makes it visible."""
-        refuse_root(key)
+        refusals.refuse_root(key, self.tree.root)
         parts = self.parts_to_delete(key)
         first = "/".join((*parts, METADATA))
 

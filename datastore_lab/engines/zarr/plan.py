@@ -49,7 +49,6 @@ def plan_record(key: Key, record: Record) -> RecordPlan:
     """Check a record before anything is written, and decide how it is stored."""
     check_record(record)
     check_meta(record.meta)
-    refuse_root(key)
     arrays = {name: np.asarray(array) for name, array in record.arrays.items()}
     for array in arrays.values():
         dtypes.check(array.dtype)
@@ -69,16 +68,9 @@ def plan_stream(key: Key, spec: Stat) -> RecordPlan:
         Record(spec.kind, arrays, spec.meta, {name: info.dims for name, info in spec.arrays.items()})
     )
     check_meta(spec.meta)
-    refuse_root(key)
     own, meta = split_attributes(spec.meta, set(arrays))
     docs = {name: _plan_stream(name, arrays[name], spec, own.get(name, {})) for name in arrays}
     return RecordPlan(spec.kind, meta, arrays, docs)
-
-
-def refuse_root(key: Key) -> None:
-    """Raise for the root, where no record may be."""
-    if not key:
-        raise BadKey("the root holds no record and can't be moved or deleted; give a name", key=key)
 
 
 def check_meta(meta: Mapping[str, Any]) -> None:

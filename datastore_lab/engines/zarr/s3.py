@@ -10,7 +10,6 @@ atomic either: a reader may meanwhile be told that it is damaged, and must be to
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -20,16 +19,17 @@ from datastore_lab.engines.zarr.engine import ZarrEngine
 from datastore_lab.engines.zarr.meta import METADATA
 from datastore_lab.engines.zarr.objects import ObjectChanges, ObjectPlace, network
 from datastore_lab.engines.zarr.opening import check_layout, layout_of
-from datastore_lab.engines.zarr.plan import refuse_root
 from datastore_lab.engines.zarr.read import read_array
 from datastore_lab.engines.zarr.repair import mend
 from datastore_lab.engines.zarr.tree import Tree
 from datastore_lab.engines.zarr.verify import Finding, findings
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, NotFound, ReadOnly
 from datastore_lab.keys import Key, check
-from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability
+from datastore_lab.records import Problem, Record, Repair, Selection, Stat, Traits, check_durability, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from datastore_lab.records import Appender
@@ -194,7 +194,7 @@ class S3Engine:
     def move(self, old: Key, new: Key) -> NoReturn:
         self._check_writable()
         for key in (old, new):
-            refuse_root(check(key))
+            refusals.refuse_root(check(key), self._url)
         self._refuse("moving")
 
     def append(self, key: Key, spec: Stat) -> Appender:

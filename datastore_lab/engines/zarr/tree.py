@@ -5,8 +5,7 @@ zarr's own ``keys()`` and ``members()`` are some 300 times slower, which a tree 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from datastore_lab import integrity
 from datastore_lab.engines.zarr import seals
@@ -26,10 +25,13 @@ from datastore_lab.engines.zarr.meta import (
 )
 from datastore_lab.engines.zarr.places import Parts, Place
 from datastore_lab.engines.zarr.seals import KIND
-from datastore_lab.errors import AlreadyExists, Corrupt, LabError, NotFound
+from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.keys import Key, show
-from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Stat, default_dims
+from datastore_lab.records import ARRAY_ATTRIBUTES, GROUP, Stat, default_dims, refusals
 from datastore_lab.records import ARRAYS as ARRAYS_KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 P = TypeVar("P", bound=Place)
 
@@ -128,7 +130,7 @@ class Tree(Generic[P]):
         """Give the group at a key, or raise `NotFound`."""
         node = self.find(key)
         if node is None:
-            raise NotFound(f"there is nothing at {show(key)!r} in {self.root}", key=key)
+            raise refusals.nothing_at(key, self.root)
         return node
 
     def parts_of(self, key: Key) -> Parts:
@@ -191,7 +193,7 @@ class Tree(Generic[P]):
         node = self.node(key)
         names = self.array_names(node)
         if name not in names:
-            raise NotFound(f"{show(key)!r} has no array {name!r}; it has {sorted(names)}", key=key)
+            raise refusals.no_array(key, name, names, self.root)
         return node, names[name], self.array(node, name, names[name])
 
     def array_seen(self, key: Key, name: str) -> tuple[Node, str, ArrayDoc]:
@@ -344,12 +346,10 @@ class Tree(Generic[P]):
             if parent is None:
                 return
             if part in self._taken(parent, part):
-                raise AlreadyExists(
-                    f"{show(key[:depth])!r} has an array or dimension named {part!r}", key=key
-                )
+                raise refusals.array_above(key, depth, self.root)
         for name in sorted(names) if self.locate(key) is not None else ():
             if self.find((*key, name)) is not None:
-                raise AlreadyExists(f"{show(key)!r} has a child named {name!r}", key=key)
+                raise refusals.child_named(key, name, self.root)
 
     def _taken(self, node: Node, part: str) -> set[str]:
         """Give the names of a node's arrays and named dimensions, as far as they may equal `part`."""
