@@ -1,8 +1,10 @@
 """Views that read nothing before values are asked for."""
 
+import os
 import pickle
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -294,6 +296,42 @@ for view in pickle.load(open(sys.argv[2], 'rb')):
         print(type(error).__name__, error)"""
     said = other_process(path, read, tmp_path / "views").splitlines()
     assert [line.startswith("EngineError") and "replaced by another" in line for line in said] == [1, 0, 1]
+
+
+TICKS = {"NTFS": 100, "exFAT": 10_000_000, "FAT": 2_000_000_000}
+
+
+@pytest.mark.parametrize("tick", TICKS.values(), ids=TICKS)
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
+def test_a_view_notices_a_change_where_files_have_coarse_times(tmp_path, monkeypatch, case, tick):
+    set_time, path = os.utime, tmp_path / case.name
+    monkeypatch.setattr(time, "time_ns", lambda: 1_800_000_000_000_000_001)
+    monkeypatch.setattr(
+        os, "utime", lambda path, ns: set_time(path, ns=tuple(at // tick * tick for at in ns))
+    )
+    with open_store(path) as store:
+        store["a"] = np.zeros(5)
+        with open_store(path, mode="r") as other:
+            view = other.lazy("a")
+            store["a"] = np.ones(5)
+            with pytest.raises(EngineError, match="replaced by another array"):
+                view.load()
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.engine)
+def test_a_view_notices_a_change_made_after_the_clock_was_set_back(tmp_path, case):
+    path = tmp_path / case.name
+    with open_store(path) as store:
+        store["a"] = np.zeros(5)
+    head = next((path / name for name in ("zarr.json", "lab.yaml") if (path / name).exists()), path)
+    os.utime(head, (4e9, 4e9))
+    with open_store(path, mode="r") as other:
+        view = other.lazy("a")
+        with open_store(path) as store:
+            store["a"] = np.ones(5)
+        os.utime(head, (3e9, 3e9))
+        with pytest.raises(EngineError, match="replaced by another array"):
+            view.load()
 
 
 def test_reads_ask_for_the_fingerprint_only_after_a_commit(anywhere, monkeypatch):

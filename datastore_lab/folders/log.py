@@ -27,12 +27,10 @@ import itertools
 import json
 import os
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
@@ -40,6 +38,9 @@ from datastore_lab.errors import Corrupt, EngineError, Locked, ReadOnly
 from datastore_lab.folders import files
 from datastore_lab.folders.overlay import Plan
 from datastore_lab.locks import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 _LOG, _PUTS = "log", "log.puts"
 _LARGE = 1 << 20
@@ -340,11 +341,7 @@ class TreeLog:
 
     def touch(self) -> None:
         """Let the tree's revision grow: it is the time stamp of the head, in ns."""
-        number = max(time.time_ns(), os.stat(self.head).st_mtime_ns + 1)
-        try:
-            os.utime(self.head, ns=(number, number))
-        except PermissionError:  # only the owner may set a time; a member of the group may say "now"
-            os.utime(self.head)
+        files.let_time_grow(self.head)
 
     # -- the log file ------------------------------------------------------------------------------
 

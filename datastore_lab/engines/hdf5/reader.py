@@ -42,6 +42,7 @@ class Reader:
         self._path, self._disk = path, disk
         self._handle = -1
         self._look: _Look | None = None
+        self._noted: _Look | None = None
         self._looked = -_FRESH
         self._root: Any = None
         self.file: h5py.File
@@ -144,7 +145,9 @@ class Reader:
             self._disk.close(journal)
 
     def _note(self, look: _Look) -> None:
-        if look.header is not None:
-            self.revision = max(self.revision, look.header.sequence)
-        elif look.changed is not None:
-            self.revision = max(self.revision, look.changed[0])
+        """Let the revision grow with what was seen, also where a clock was set back."""
+        if look == self._noted:
+            return
+        self._noted = look
+        found = look.header.sequence if look.header is not None else (look.changed or (0,))[0]
+        self.revision = found if found > self.revision else self.revision + 1
