@@ -132,7 +132,8 @@ def accept(case, path, truth, before):
     after, problems = look_again(case, path, truth)
     if lost := {*after.refused, *after.wrong} - {*before.refused, *before.wrong}:
         return f"repair(accept=True) lost {lost}"
-    left = [problem for problem in problems if (problem.key, problem.name) not in after.refused]
+    said = {(step.key, step.name) for step in steps if not step.mended}
+    left = [problem for problem in problems if (problem.key, problem.name) not in after.refused | said]
     return f"after {steps[:3]}, still {left[:3]}" if left else None
 
 

@@ -1,7 +1,7 @@
 """Arrays that look into the memory of other ones: what one of them changes, the others show.
 
-What comes back from a store has memory of its own. Where the array that a view looked into can be changed, the
-view is made anew, so that it goes on showing what happens there.
+What comes back from a store has memory of its own. Where the array that a view looked into can be changed,
+the view is made anew, so that it goes on showing what happens there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ View: TypeAlias = tuple[str, "Path", "Path", int, tuple[int, ...]]
 """``"in"`` (an array of before) or ``"out"`` (one of afterwards), the view, the array, offset and strides."""
 
 
-def views(
-    variables: Mapping[str, Any], inputs: Mapping[str, Any], skip: Container[str] = ()
-) -> list[View]:
+def views(variables: Mapping[str, Any], inputs: Mapping[str, Any], skip: Container[str] = ()) -> list[View]:
     """Find the arrays in variables that look into other ones, or into arrays among the inputs.
 
     Parameters

@@ -101,9 +101,13 @@ def _mend(group: Any, key: Key, source: Source, *, accept: bool) -> Iterator[Rep
 
 
 def _accept(group: Any, key: Key, source: Source) -> Iterator[Repair]:
-    """Take what is readable as it is, with new sums and a new seal."""
+    """Take what is readable as it is, with new sums and a new seal.
+
+    What HDF5 can't open it can't unlink either; a seal without it would turn it into a child that closes the
+    listing of the whole file.
+    """
     node = describe.describe(group, key)
-    if node.seal is None and not attrs.has(group, names.KIND):
+    if node.lost() or (node.seal is None and not attrs.has(group, names.KIND)):
         return
     held: dict[str, str | None] = dict(node.seal.sums or {}) if node.seal is not None else {}
     for name, array in node.arrays.items():

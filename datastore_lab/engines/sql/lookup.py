@@ -132,8 +132,14 @@ class Lookup:
         """Give the row of a node that was listed under a key."""
         row = self.by_id(number)
         if row is None:
-            raise Corrupt(f"{show(key)!r} in {self.url}: the index that finds it is damaged", key=key)
+            raise self._unindexed(key)
         return row
+
+    def _unindexed(self, key: Key) -> Corrupt:
+        return Corrupt(
+            f"{show(key)!r} in {self.url}: the index that finds it is damaged; store.repair() makes it anew",
+            key=key,
+        )
 
     def _why_not(self, key: Key, rows: list[Any]) -> NoReturn:
         """Make sure that nothing is hidden by damage where a key was not found."""
@@ -144,8 +150,11 @@ class Lookup:
         row = rows[-1] if rows else self.root()
         where = (node.c.store == self.store) & (node.c.parent == row.id)
         same = sa.select(node).where(where & (node.c.hash == name_hash(key[len(rows)])))
-        if any(not self.is_in_place(_Row(other)) for other in self.connection.execute(same).all()):
+        others: list[Any] = [_Row(other) for other in self.connection.execute(same).all()]
+        if any(not self.is_in_place(other) for other in others):
             raise self.misplaced(key[: len(rows) + 1])
+        if any(other.name == key[len(rows)].encode() for other in others):
+            raise self._unindexed(key[: len(rows) + 1])
         self.check_tally(row, above)
         raise missing
 
