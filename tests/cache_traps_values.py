@@ -48,4 +48,7 @@ TRAPS: dict[str, list[Step]] = {
     "logger": [S("import logging\nlog = logging.getLogger('x')\n@C\ndef f():\n    log.debug('a')\n    return 1\n", "f()", 1, o) for o in (MISS, HIT)],
     "lock in object": [S("import threading\nclass A:\n    def __init__(self): self.lock = threading.Lock()\n@C\ndef f(a):\n    with a.lock: return 1\n", "f(A())", 1, o) for o in (MISS, HIT)],
     "subclass hidden heap type": [S("import threading\nclass A(threading.local):\n    pass\n@C\ndef f(a):\n    return a.k\na = A(); a.k = 1\nb = A(); b.k = 2\n", "[f(a), f(b)]", "can't tell the content", REFUSED)],
+    "user subclass of enum with state": [S("import enum\nclass E(enum.Enum):\n    A = 1\nE.A.extra = 1\n@C\ndef f(e):\n    return e.extra\ndef change(): E.A.extra = 2\n", "[f(E.A), change(), f(E.A)]", [1, None, 2])],
+    "exception with notes and cause": [S("@C\ndef f(e):\n    return (e.args, getattr(e, '__notes__', None), repr(e.__cause__))\ndef mk(n, c):\n    e = ValueError(1)\n    if n: e.add_note(n)\n    e.__cause__ = c\n    return e\n", "[f(mk('', None)), f(mk('a', None)), f(mk('', KeyError(2)))]", [((1,), None, "None"), ((1,), ["a"], "None"), ((1,), None, "KeyError(2)")])],
+    "bytes io position": [S("import io\n@C\ndef f(b):\n    return b.read()\nb = io.BytesIO(b'abc')\n", "[f(b), b.seek(0), b.read(1), f(b)]", [b"abc", 0, b"a", b"bc"])],
 }  # fmt: skip

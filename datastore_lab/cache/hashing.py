@@ -55,6 +55,8 @@ _ONCE_ONLY = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType
 
 _WEAK = (weakref.ReferenceType, weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
+_ENUM_NOISE = {"_value_", "_name_", "__objclass__", "_sort_order_"}
+
 _STATELESS = {"_thread.lock", "_thread.RLock", "logging.Logger", "logging.RootLogger"}
 """Objects whose state never is part of a result."""
 
@@ -152,11 +154,21 @@ class Hasher:
             self.uses(type(obj).__module__)
             return special(obj, path, self.encode)
         if isinstance(obj, _CODE):
-            return self.reference(obj, path)
+            return self._code(obj, path)
         if isinstance(obj, enum.Enum):
             value = self.encode(obj.value, f"{path}.value")
-            return join(b"E", [self.reference(type(obj), path), str(obj.name).encode(), value])
+            own = {name: part for name, part in vars(obj).items() if name not in _ENUM_NOISE}
+            rest = self.encode(own, path) if own else b""
+            return join(b"E", [self.reference(type(obj), path), str(obj.name).encode(), value, rest])
         return self._instance(obj, path)
+
+    def _code(self, obj: Any, path: str) -> bytes:
+        """Encode code that is passed around as a value, so that its attributes may be read anywhere."""
+        named = self.reference(obj, path)
+        if not isinstance(obj, types.FunctionType) or not is_local(obj.__globals__.get("__name__")):
+            return named
+        own = {name: part for name, part in vars(obj).items() if name != "__wrapped__"}
+        return join(b"f", [named, self.encode(own, path)]) if own else named
 
     def _instance(self, obj: Any, path: str) -> bytes:
         cls = type(obj)
@@ -187,6 +199,8 @@ class Hasher:
         if len(rest) == 3 and rest[2] is not None and not isinstance(obj, collections.OrderedDict):
             rest[2] = dict(rest[2])
         rest = [list(part) if hasattr(part, "__next__") else part for part in rest]
+        if isinstance(obj, BaseException):
+            rest.append(obj.__cause__)
         return join(b"(", [self.encode(part, path) for part in (make, arguments, *rest)])
 
     def _own(self, obj: Any, path: str) -> bytes:

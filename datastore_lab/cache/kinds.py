@@ -12,7 +12,7 @@ from datastore_lab.cache.hashing import immutable, importable
 CLASS_NOISE = {
     "__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
     "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__",
-    "_abc_impl", "__subclasshook__", "__classcell__", "_member_map_", "_value2member_map_",
+    "_abc_impl", "__classcell__", "_member_map_", "_value2member_map_",
     "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_", "__slotnames__",
     "__attrs_attrs__", "__attrs_props__", "_abc_registry", "_abc_cache", "_abc_negative_cache",
 }  # fmt: skip

@@ -314,11 +314,11 @@ class Walk:
         if not (isinstance(obj, types.FunctionType) or kinds.is_cached_function(obj)):
             return []
         space = vars(obj)
-        read = sorted(
-            {chain[0] for chain in chains if chain and chain[0] in space and chain[0] != "__wrapped__"}
-        )
         self.guards.sizes.append((space, len(space)))
-        return [join(name.encode(), [self._attribute(f"{path}.{name}", name, space)]) for name in read]
+        known = {**space, "__annotations__": getattr(obj, "__annotations__", None)}
+        read = sorted({chain[0] for chain in chains if chain} & known.keys() - {"__wrapped__"})
+        found = [self._attribute(f"{path}.{name}", name, space if name in space else known) for name in read]
+        return [join(name.encode(), [part]) for name, part in zip(read, found, strict=True)]
 
     def _attribute(self, path: str, name: str, space: dict[str, Any]) -> bytes:
         if kinds.settled(space[name]):
