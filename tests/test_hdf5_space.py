@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import subprocess
 import sys
 import textwrap
@@ -278,6 +279,38 @@ def test_a_little_is_not_worth_writing_a_file_anew(path):
 def test_a_share_that_is_none_is_refused(path, share):
     with pytest.raises(ValueError, match="compact_above"):
         open_store(path, compact_above=share)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_a_file_that_is_written_anew_is_open_to_those_who_could_open_it(path, little, mode):
+    engine = dying(path)
+    path.chmod(mode)
+    group = next((one for one in os.getgroups() if one != os.getegid()), 12 if os.geteuid() == 0 else -1)
+    os.chown(path, -1, group)
+    before = path.stat()
+    engine.close()
+    assert path.stat().st_size < 600_000
+    HDF5Engine(path, "w").close()
+    after = path.stat()
+    assert before.st_ino != after.st_ino
+    assert [before.st_mode, before.st_uid, before.st_gid] == [after.st_mode, after.st_uid, after.st_gid]
+
+
+@pytest.mark.parametrize("count", [2**63 - 1, -(2**63), 2**40])
+def test_a_wrong_number_of_dead_bytes_is_in_the_way_of_nothing(path, count):
+    engine = dying(path)
+    engine.close()
+    with h5py.File(path, "r+") as file:
+        file.attrs["lab_dead"] = np.int64(count)
+    engine = HDF5Engine(path)
+    engine.delete(("replaced",))
+    engine.write(("kept",), record(8))
+    engine.close()
+    engine = HDF5Engine(path, "r")
+    assert engine.read(("kept",), "data").tolist() == [8] * 4
+    assert list(engine.verify()) == []
+    engine.close()
 
 
 def use_up_the_numbers_of_attributes(node):

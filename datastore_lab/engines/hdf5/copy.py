@@ -31,7 +31,12 @@ def compact(writer: Writer, root: Any, path: str, disk: Disk) -> int:
         If the file holds what a copy would lose: soft links, references, objects with two names.
     """
     before, new = Path(path).stat().st_size, f"{path}-new"
-    write_new(disk, new, lambda file: _copy_group(root, file["/"].id, set()))
+
+    def fill(file: h5py.File) -> None:
+        disk.make_like(new, path)  # before there is anything in it that not everybody may read
+        _copy_group(root, file["/"].id, set())
+
+    write_new(disk, new, fill)
     if Path(new).stat().st_size >= before:
         disk.unlink(new)
         return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 
 from datastore_lab import media
@@ -72,6 +74,16 @@ class Disk:
     def replace(self, source: str, target: str) -> None:
         """Give a file the name of another, which is gone."""
         os.replace(source, target)  # noqa: PTH105 (the seam that tests record)
+
+    def make_like(self, path: str, other: str) -> None:
+        """Give a file the owner, group and permissions of another, as far as the system lets one."""
+        found = os.stat(other)  # noqa: PTH116
+        for owner in (found.st_uid, -1) if hasattr(os, "chown") else ():
+            with contextlib.suppress(OSError):  # only root gives files away; the group may be kept still
+                os.chown(path, owner, found.st_gid)
+                break
+        with contextlib.suppress(OSError):  # some file systems have no permissions
+            os.chmod(path, stat.S_IMODE(found.st_mode))  # noqa: PTH101
 
     def unlink(self, path: str) -> None:
         """Remove a name if it is there."""

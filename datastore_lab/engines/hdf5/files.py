@@ -316,6 +316,8 @@ class Writer:
     def _replace_by_empty(self) -> None:
         new = f"{self._path}-new"
         write_new(self._disk, new, lambda file: seals.begin(file["/"].id))
+        if self._handle >= 0:
+            self._disk.make_like(new, self._path)
         self._disk.replace(new, self._path)
         self._disk.sync_folder(self._path)
         if self._handle >= 0:

@@ -21,6 +21,7 @@ LEAST = 64 << 20
 """With fewer dead bytes than this a file is not written anew on its own."""
 
 _HEADER = 256
+_MOST = 1 << 62
 _RAW = names.DEAD.encode()
 _SCALAR = h5s.create(h5s.SCALAR)
 _STRANGE = (OSError, RuntimeError, ValueError, KeyError)
@@ -68,7 +69,7 @@ def known(root: Any) -> int:
         return 0
     count = np.zeros((), np.int64)
     attribute.read(count)
-    return max(0, int(count))
+    return min(max(0, int(count)), _MOST)  # the number may be damaged, or a stranger's
 
 
 def note(root: Any, more: int) -> None:
@@ -83,5 +84,6 @@ def note(root: Any, more: int) -> None:
 
 def is_due(root: Any, path: str, share: float) -> bool:
     """Say whether a file should be written anew: much of it is dead, and there is room for the new one."""
-    dead, size = known(root), Path(path).stat().st_size
+    size = Path(path).stat().st_size
+    dead = min(known(root), size)
     return dead >= LEAST and dead > share * size and shutil.disk_usage(Path(path).parent).free > size - dead
