@@ -19,7 +19,17 @@ import sqlalchemy as sa
 from datastore_lab import open_store
 from datastore_lab.engines.sql import SQLEngine, SQLiteEngine, address
 from datastore_lab.engines.sql.tables import metadata
-from datastore_lab.errors import BadKey, Corrupt, EngineError, Foreign, LabError, Locked, NotFound, ReadOnly
+from datastore_lab.errors import (
+    AlreadyExists,
+    BadKey,
+    Corrupt,
+    EngineError,
+    Foreign,
+    LabError,
+    Locked,
+    NotFound,
+    ReadOnly,
+)
 from datastore_lab.records import ArrayInfo, Record, Stat
 
 FLIPS = 400
@@ -568,6 +578,33 @@ def test_a_file_is_also_a_url(tmp_path, monkeypatch):
     for bad in ("sqlite://", "sqlite:///:memory:", "sqlite:///x?mode=ro"):
         with pytest.raises(EngineError):
             open_store(bad)
+
+
+@pytest.mark.parametrize("mode", ["a", "x"])
+def test_several_may_make_a_file_at_the_same_moment(tmp_path, mode):
+    for number in range(10):
+        path, start, opened = tmp_path / f"{number}.sqlite", threading.Barrier(4), []
+
+        def make(key, path=path, start=start, opened=opened):
+            start.wait()
+            try:
+                with open_store(path, mode, timeout=30) as store:
+                    store[key] = 1
+            except LabError as error:
+                opened.append(type(error))
+            else:
+                opened.append(key)
+
+        makers = [threading.Thread(target=make, args=(f"k{key}",)) for key in range(4)]
+        for maker in makers:
+            maker.start()
+        for maker in makers:
+            maker.join()
+        made = [key for key in opened if isinstance(key, str)]
+        assert len(made) == (4 if mode == "a" else 1)
+        assert {kind for kind in opened if kind not in made} <= {AlreadyExists}
+        with open_store(path, "r") as store:
+            assert sorted(store) == sorted(made)
 
 
 def test_a_removed_file_takes_no_more_changes(tmp_path):

@@ -37,13 +37,15 @@ def open_store(database: Database, mode: str) -> int:
                 f"there is no store {database.address.lab!r} in {database.address.shown}; mode 'a' makes it",
                 key=database.address.shown,
             )
-        return _create(database)
-    number, layout = found
-    if mode == "x":
+        number, made = _create(database)
+        layout = LAYOUT
+    else:
+        (number, layout), made = found, False
+    if mode == "x" and not made:
         raise AlreadyExists(f"{database.address.shown} exists already", key=database.address.shown)
     if database.writable and layout < LAYOUT:
         _migrate(database, number, layout)
-    if mode == "w":
+    if mode == "w" and not made:
         _clear(database, number)
     return number
 
@@ -175,28 +177,24 @@ def _refuse_lost_row(connection: sa.Connection, url: str) -> None:
         raise Corrupt(f"{url}: the row that names the store is damaged; restore it from a copy", key=url)
 
 
-def _create(database: Database) -> int:
-    if database.is_sqlite:
-        return _create_file(database)
-    with database.changing() as connection:
-        postgresql = connection.dialect.name == "postgresql"
-        lock = f"pg_advisory_xact_lock({_LOCK})" if postgresql else "GET_LOCK('lab_store', 15)"
-        connection.execute(sa.text(f"SELECT {lock}"))
-        metadata.create_all(connection)
-        row = connection.execute(sa.select(store.c.id).where(store.c.name == database.address.lab)).first()
-        number = int(row[0]) if row else _add_store(connection, database.address.lab)
-    database.leave()  # the lock of MariaDB belongs to the connection
-    return number
-
-
-def _create_file(database: Database) -> int:
-    database.makes_file = True
+def _create(database: Database) -> tuple[int, bool]:
+    """Make a store, unless another one has made it meanwhile; gives its number, and whether it is new."""
+    database.makes_file = database.is_sqlite
     try:
         with database.changing() as connection:
+            if not database.is_sqlite:
+                postgresql = connection.dialect.name == "postgresql"
+                lock = f"pg_advisory_xact_lock({_LOCK})" if postgresql else "GET_LOCK('lab_store', 15)"
+                connection.execute(sa.text(f"SELECT {lock}"))
             metadata.create_all(connection)
-            return _add_store(connection, database.address.lab)
+            name = database.address.lab
+            row = connection.execute(sa.select(store.c.id).where(store.c.name == name)).first()
+            number = int(row[0]) if row else _add_store(connection, name)
     finally:
         database.makes_file = False
+    if not database.is_sqlite:
+        database.leave()  # the lock of MariaDB belongs to the connection
+    return number, row is None
 
 
 def _add_store(connection: sa.Connection, name: str) -> int:
