@@ -21,7 +21,7 @@ from datastore_lab.cache import arrays as content
 from datastore_lab.cache import mapped, returned
 from datastore_lab.cache.walk import digest
 from datastore_lab.errors import Corrupt, LabError, NotFound
-from datastore_lab.records import CODEC_STATE, Record
+from datastore_lab.records import CODEC_STATE, ReadsWhole, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,18 +144,18 @@ def read(store: Store, key: Key, *, verify: bool = True) -> Stored | None:
 def _load(store: Store, key: Key, *, read_ahead: bool) -> tuple[Record, mapped.File | None]:
     """Read a record; large arrays are mapped where the engine keeps them in one piece."""
     engine, full = store.engine, (*store.prefix, *key)
-    whole = getattr(engine, "read_whole", None)
-    found = None if whole is None else whole(full)
-    if found is not None:
+    if issubclass(type(engine), ReadsWhole) and (found := engine.read_whole(full)) is not None:  # type: ignore[attr-defined]
         return found, None
     return _mapped(store, key, read_ahead=read_ahead) or (store.record(key), None)
 
 
 def _mapped(store: Store, key: Key, *, read_ahead: bool) -> tuple[Record, mapped.File] | None:
     engine, full = store.engine, (*store.prefix, *key)
-    file, before = mapped.File(engine.url), engine.revision()
-    if not (places := mapped.spans(engine, full)):
+    before = engine.revision()
+    places = mapped.spans(engine, full)
+    if not places:
         return None
+    file = mapped.File(next(iter(places.values())).path)
     stat = engine.stat(full)
     try:
         arrays = {

@@ -1,7 +1,6 @@
-"""Stored arrays as memory of this process, without reading them: what HDF5 keeps in one piece.
+"""Stored arrays as memory of this process, without reading them: what an engine keeps in one piece.
 
-The bytes of a committed array are never used again for anything else, and a file that is written anew is
-another file, so what is mapped stays as it was.
+See `datastore_lab.records.Maps`: what is mapped stays as it was for as long as the file is the same one.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ import math
 import mmap
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datastore_lab import dtypes
 from datastore_lab.errors import LabError
+from datastore_lab.records import Maps, Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 
 SMALLEST = 1 << 16
 """Smaller arrays are read, in bytes: a mapping takes whole pages and a place in the tables of the system."""
-
-
-class Span(NamedTuple):
-    """Where the bytes of an array lie in a file."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-
-    @property
-    def nbytes(self) -> int:
-        """Their number."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class File:
@@ -62,11 +49,11 @@ class File:
         start = span.offset - span.offset % mmap.ALLOCATIONGRANULARITY
         handle = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            length = span.offset - start + span.nbytes
+            length = span.offset - start + _nbytes(span)
             memory = mmap.mmap(handle, length, offset=start, **_for_reading(read_ahead=read_ahead))
         finally:
             os.close(handle)
-        return np.ndarray(span.shape, span.dtype, memory, span.offset - start)
+        return np.ndarray(span.shape, dtypes.parse(span.dtype), memory, span.offset - start)
 
 
 def _for_reading(*, read_ahead: bool) -> dict[str, Any]:
@@ -77,41 +64,18 @@ def _for_reading(*, read_ahead: bool) -> dict[str, Any]:
 
 
 def spans(engine: Engine, key: Key) -> Mapping[str, Span]:
-    """Give the arrays of a record that lie in one piece in a file, as they are in memory.
-
-    Returns
-    -------
-    mapping of str to Span
-        Without those that are small, compressed, in chunks, or kept in another form.
-    """
-    look, describe = getattr(engine, "_look", None), getattr(engine, "_describe", None)
-    if engine.traits.label != "HDF5" or look is None or describe is None or getattr(engine, "_changed", True):
+    """Give the arrays of a record that are worth mapping, by their names."""
+    if not issubclass(type(engine), Maps):  # of its class: what wraps an engine sees every read then
         return {}
     try:
-        found: dict[str, Span] = look(key, lambda root: _contiguous(describe(root, key)))
+        found = engine.spans(key)  # type: ignore[attr-defined]
     except LabError:
         return {}
-    return found
+    return {name: span for name, span in found.items() if _nbytes(span) >= SMALLEST}
 
 
-def _contiguous(node: Any) -> dict[str, Span]:
-    found = {}
-    for name, array in node.arrays.items():
-        offset = _offset(array)
-        dtype = dtypes.parse(array.info.dtype)
-        plain = (
-            array.own and not any(array.declared.values()) and array.native == dtype and not dtype.hasobject
-        )
-        if plain and offset is not None and array.info.nbytes >= SMALLEST:
-            found[name] = Span(dtype, array.info.shape, offset)
-    return found
-
-
-def _offset(array: Any) -> int | None:
-    if array.layout != 1:  # contiguous, in the words of HDF5
-        return None
-    place = array.place if isinstance(array.place, int) else array.dataset and array.dataset.get_offset()
-    return place if isinstance(place, int) else None
+def _nbytes(span: Span) -> int:
+    return math.prod(span.shape) * dtypes.parse(span.dtype).itemsize
 
 
 def _identity(path: str) -> tuple[int, int, int, int] | None:

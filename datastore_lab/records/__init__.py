@@ -24,6 +24,7 @@ from datastore_lab.records.protocols import (
     Appends,
     Codec,
     Engine,
+    Maps,
     ReadsWhole,
 )
 from datastore_lab.records.reading import gather, normalise_selection
@@ -44,6 +45,7 @@ from datastore_lab.records.values import (
     Record,
     Repair,
     Selection,
+    Span,
     Stat,
     Traits,
 )
@@ -66,11 +68,13 @@ __all__ = [
     "Device",
     "Engine",
     "Growth",
+    "Maps",
     "Problem",
     "ReadsWhole",
     "Record",
     "Repair",
     "Selection",
+    "Span",
     "Stat",
     "Traits",
     "Writer",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from datastore_lab.keys import Key
-    from datastore_lab.records.values import Problem, Record, Repair, Selection, Stat, Traits
+    from datastore_lab.records.values import Problem, Record, Repair, Selection, Span, Stat, Traits
 
 T = TypeVar("T")
 
@@ -179,6 +179,20 @@ class ReadsWhole(Protocol):
 
         None stands for a record that is better read array by array, as it is large; the caller then has to
         see to it that there was no commit in between.
+        """
+        ...
+
+
+@runtime_checkable
+class Maps(Protocol):
+    """An optional capability of an engine in files: arrays that others may map into their memory."""
+
+    def spans(self, key: Key) -> Mapping[str, Span]:
+        """Tell which arrays of a record lie in one piece in a file, and where, by their names.
+
+        Left out are those that are compressed, in chunks, in another form than in memory, or not committed
+        yet. What was committed at a place stays there for as long as the file is the same one: nothing is
+        written over it, whatever happens to the record. Its bytes are not held against their sums.
         """
         ...
 

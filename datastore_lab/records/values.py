@@ -85,6 +85,25 @@ class Stat(NamedTuple):
     meta: Mapping[str, Any]
 
 
+class Span(NamedTuple):
+    """Where an array lies in one piece in a file, in C order and as it is in memory.
+
+    Attributes
+    ----------
+    path : str
+    offset : int
+        Of its first byte.
+    dtype : str
+        As in `ArrayInfo`; its bytes are those of the array.
+    shape : tuple of int
+    """
+
+    path: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
 class Problem(NamedTuple):
     """One finding of `Engine.verify`: which item, which part of it, and what is wrong."""
 

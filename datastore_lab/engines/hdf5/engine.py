@@ -13,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab import media
-from datastore_lab.engines.hdf5 import attrs, describe, layout, links, payload, space, walk
+from datastore_lab.engines.hdf5 import attrs, describe, layout, links, payload, space, spans, walk
 from datastore_lab.engines.hdf5 import check as checking
 from datastore_lab.engines.hdf5 import copy as copying
 from datastore_lab.engines.hdf5.append import HDF5Appender, begin
@@ -30,6 +30,7 @@ from datastore_lab.records import (
     Record,
     Repair,
     Selection,
+    Span,
     Stat,
     Traits,
     check_compact_above,
@@ -159,6 +160,12 @@ class HDF5Engine(Session):
     def read_whole(self, key: Key) -> Record | None:
         """Read all of a record at one commit; None for one that is large or grows."""
         return self._look(key, lambda root: self._small(root, key))
+
+    def spans(self, key: Key) -> Mapping[str, Span]:
+        """Tell where the arrays of a record lie in one piece in the file; none while it is changed."""
+        return self._look(
+            key, lambda root: {} if self._changed else spans.of(self._describe(root, key), self._path)
+        )
 
     def write(self, key: Key, record: Record) -> None:
         """Put a record at a key: atomic and durable."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from datastore_lab.errors import NotFound
-from datastore_lab.records import ReadsWhole, Record, default_dims
+from datastore_lab.records import Maps, ReadsWhole, Record, default_dims
 from datastore_lab.store.reading import read_record
 from datastore_lab.testing.conformance.streams import SPEC, block
 from datastore_lab.testing.conformance.suite import Suite, record
@@ -91,6 +92,25 @@ class Whole(Suite):
         finally:
             thread.join(60)
         assert read_record(engine, ("k",)).meta["n"] == _WRITES - 1
+
+    def test_what_may_be_mapped_is_what_is_read(self, engine: Any) -> None:
+        values = np.random.default_rng(0).random((300, 40))
+        arrays = {"a": values, "b": values.astype(">f4"), "c": np.arange(5), "d": np.zeros((0, 3))}
+        engine.write(("k",), Record("array", arrays, {}, {}))
+        if not issubclass(type(engine), Maps):
+            return
+        spans = engine.spans(("k",))
+        assert "a" in spans
+        for name, span in spans.items():
+            size = span.offset + int(np.prod(span.shape)) * np.dtype(span.dtype).itemsize
+            mapped = np.memmap(span.path, np.dtype(span.dtype), "r", span.offset, span.shape)
+            assert mapped.tobytes() == arrays[name].tobytes()
+            assert Path(span.path).stat().st_size >= size
+        engine.write(("k",), Record("array", {"a": values + 1}, {}, {}))
+        assert mapped.tobytes() == arrays[name].tobytes()
+        with engine.transaction():
+            engine.write(("k",), Record("array", {"a": values}, {}, {}))
+            assert engine.spans(("k",)) == {}
 
 
 def _ways(engine: Any) -> list[Callable[[Key], Record | None]]:
