@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import struct
 
 import h5py
 import numpy as np
@@ -489,3 +490,18 @@ def test_a_file_that_is_removed_during_a_transaction_is_missed_at_its_end(path):
         write_and_remove()
     assert list(engine.keys()) == [("before",)]
     engine.close()
+
+
+def test_a_dimension_that_leads_nowhere_is_an_error_of_ours(tmp_path):
+    path = tmp_path / "foreign.h5"
+    with h5py.File(path, "w") as file:
+        scale = file.create_dataset("x", data=np.arange(3.0))
+        scale.make_scale("x")
+        file["d"] = np.arange(3)
+        file["d"].dims[0].attach_scale(scale)
+        reference = struct.pack("<Q", h5py.h5o.get_info(scale.id).addr)
+    raw = path.read_bytes()
+    heap = raw.index(b"GCOL")
+    path.write_bytes(raw[:heap] + raw[heap:].replace(reference, struct.pack("<Q", 1 << 40)))
+    with contextlib.closing(HDF5Engine(path, "r")) as engine, pytest.raises(LabError):
+        engine.stat(())

@@ -133,11 +133,18 @@ def _axis(dataset: Any, axis: int, beside: Mapping[int, bytes]) -> str | None:
 def scales_of(dataset: Any, axis: int, beside: Mapping[int, bytes]) -> list[bytes]:
     """Give the links of the scales of an axis, each the last part of the scale's path."""
     found: list[bytes] = []
+    failed: list[Exception] = []
 
     def note(scale: Any) -> None:
-        path = beside.get(h5o.get_info(scale).addr) or h5i.get_name(scale)
+        try:
+            path = beside.get(h5o.get_info(scale).addr) or h5i.get_name(scale)
+        except (OSError, RuntimeError) as error:  # a damaged scale; raised in here it would be a SystemError
+            failed.append(error)
+            return
         if path:
             found.append(path.rpartition(b"/")[2])
 
     h5ds.iterate(dataset, axis, note, 0)
+    if failed:
+        raise failed[0]
     return found
