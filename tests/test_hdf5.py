@@ -6,7 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
-import struct
+import types
 
 import h5py
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines.hdf5 import HDF5Engine
+from datastore_lab.engines.hdf5 import HDF5Engine, dims
 from datastore_lab.errors import (
     AlreadyExists,
     Corrupt,
@@ -492,16 +492,16 @@ def test_a_file_that_is_removed_during_a_transaction_is_missed_at_its_end(path):
     engine.close()
 
 
-def test_a_dimension_that_leads_nowhere_is_an_error_of_ours(tmp_path):
+def test_a_damaged_scale_is_an_error_of_ours(tmp_path, monkeypatch):
     path = tmp_path / "foreign.h5"
     with h5py.File(path, "w") as file:
-        scale = file.create_dataset("x", data=np.arange(3.0))
-        scale.make_scale("x")
-        file["d"] = np.arange(3)
-        file["d"].dims[0].attach_scale(scale)
-        reference = struct.pack("<Q", h5py.h5o.get_info(scale.id).addr)
-    raw = path.read_bytes()
-    heap = raw.index(b"GCOL")
-    path.write_bytes(raw[:heap] + raw[heap:].replace(reference, struct.pack("<Q", 1 << 40)))
+        file["x"], file["d"] = np.arange(3.0), np.arange(3)
+        file["x"].make_scale("x")
+        file["d"].dims[0].attach_scale(file["x"])
+
+    def fail(_scale):
+        raise RuntimeError("bad coordinate offset")
+
+    monkeypatch.setattr(dims, "h5o", types.SimpleNamespace(get_info=fail))
     with contextlib.closing(HDF5Engine(path, "r")) as engine, pytest.raises(LabError):
         engine.stat(())
