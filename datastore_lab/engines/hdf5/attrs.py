@@ -19,8 +19,8 @@ import numpy as np
 from h5py import h5, h5a, h5p, h5s, h5t
 
 from datastore_lab import media
-from datastore_lab.engines.hdf5 import types
-from datastore_lab.errors import Corrupt
+from datastore_lab.engines.hdf5 import references, types
+from datastore_lab.errors import Corrupt, Foreign
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,7 @@ _TEXT = h5py.string_dtype("utf-8")
 _TEXT_TYPE = h5t.py_create(_TEXT, logical=True)
 _TEXT_IN_MEMORY = h5t.py_create(_TEXT)
 _BOOL_TYPE = h5t.py_create(np.dtype(bool), logical=True)
+_TEXTS = {str, bytes}
 _SCALAR = h5s.create(h5s.SCALAR)
 
 
@@ -66,7 +67,7 @@ def create(owner: Any, raw: bytes, kind: Any, space: Any) -> Any:
 def _number_anew(owner: Any) -> None:
     """Make all attributes of an object again, in their order: HDF5 numbers from 0 once there is none."""
     found = [name.encode("utf-8", "surrogateescape") for name in names(owner)]
-    held = [(raw, *_content(h5a.open(owner, raw))) for raw in found]
+    held = [(raw, *content(owner, raw)) for raw in found]
     for raw in found:
         h5a.delete(owner, raw)
     for raw, kind, space, data in held:
@@ -75,12 +76,25 @@ def _number_anew(owner: Any) -> None:
             attribute.write(data, types.memory_type(data.dtype))
 
 
-def _content(attribute: Any) -> tuple[Any, Any, NDArray[Any] | None]:
-    """Give type, space and data of an attribute, as they are to be written again."""
-    data = None
+def content(owner: Any, raw: bytes) -> tuple[Any, Any, NDArray[Any] | None]:
+    """Give type, space and data of an attribute, as they are to be written again.
+
+    Raises
+    ------
+    Foreign
+        If it holds texts that would take more than the file has.
+    """
+    attribute, data = h5a.open(owner, raw), None
     if attribute.shape is not None:
-        data = np.empty(attribute.shape, attribute.dtype)
-        attribute.read(data, types.memory_type(attribute.dtype))
+        dtype = attribute.dtype
+        if _may_exceed(attribute.shape, dtype) and references.exceed(owner, raw, attribute):
+            name = raw.decode(errors="replace")
+            raise Foreign(
+                f"texts of the attribute {name!r} would take more than the whole file has: many refer to the "
+                "same; remove the attribute with the program that wrote it"
+            )
+        data = np.empty(attribute.shape, dtype)
+        attribute.read(data, types.memory_type(dtype))
     return attribute.get_type(), attribute.get_space(), data
 
 
@@ -123,7 +137,7 @@ def get(owner: Any, name: str, default: Any = None) -> Any:
     raw = name.encode()
     if not h5a.exists(owner, raw):
         return default
-    return _read(h5a.open(owner, raw))
+    return _read(owner, raw)
 
 
 def names(owner: Any) -> list[str]:
@@ -139,7 +153,7 @@ def items(owner: Any, skip: Iterable[str] = ()) -> Iterator[tuple[str, Any]]:
     for name in names(owner):
         if name not in skip:
             raw = name.encode("utf-8", "surrogateescape")
-            yield name, _read(h5a.open(owner, raw))
+            yield name, _read(owner, raw)
 
 
 def remove(owner: Any, keep: Iterable[str] = ()) -> None:
@@ -171,19 +185,29 @@ def unescape(text: str, reserved: Iterable[str] = ()) -> str:
     return name if escape(name, reserved) == text else text
 
 
-def _read(attribute: Any) -> Any:
+def _read(owner: Any, raw: bytes) -> Any:
     """Give the value of an attribute that anybody may have written."""
+    attribute = h5a.open(owner, raw)
     try:
         shape, dtype = attribute.shape, attribute.dtype
         if shape is None:
             return None
-        if math.prod(shape) * dtype.itemsize > _LARGEST:
+        large = math.prod(shape) * dtype.itemsize > _LARGEST
+        if large or (_may_exceed(shape, dtype) and references.exceed(owner, raw, attribute)):
             return f"<{math.prod(shape)} items of {dtype}>"
         data = np.empty(shape, dtype)
         attribute.read(data)
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         return f"<unreadable: {error}>"
     return _value(data[()] if data.shape == () else data)
+
+
+def _may_exceed(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Say whether an attribute has references to more than one text of varying length."""
+    if not dtype.hasobject:
+        return False
+    metadata = dtype.metadata  # is looked at directly, since most attributes are one text
+    return shape != () or metadata is None or metadata.get("vlen") not in _TEXTS
 
 
 def _value(item: Any) -> Any:

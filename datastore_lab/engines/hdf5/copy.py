@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import numpy as np
 from h5py import h5a, h5d, h5ds, h5g, h5o, h5p
 
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, types
@@ -85,13 +84,10 @@ def _copy_attributes(source: Any, target: Any) -> None:
         attribute = h5a.open(source, name)
         if attribute.dtype.hasobject and h5py.check_string_dtype(attribute.dtype) is None:
             raise _foreign(f"the attribute {name.decode(errors='replace')!r}, which refers to other objects")
-        kind, space = attribute.get_type(), attribute.get_space()
+        kind, space, data = attrs.content(source, name)
         copy = h5a.create(target, name, kind, space)
-        if attribute.shape is not None:
-            data = np.empty(attribute.shape, attribute.dtype)
-            memory = types.memory_type(attribute.dtype)
-            attribute.read(data, mtype=memory)
-            copy.write(data, mtype=memory)
+        if data is not None:
+            copy.write(data, mtype=types.memory_type(data.dtype))
 
 
 def _copy_scales(dataset: Any, beside: dict[int, bytes], copy: Any, target: Any) -> None:

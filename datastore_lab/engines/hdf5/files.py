@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from datastore_lab import integrity
-from datastore_lab.engines.hdf5 import attrs, seals
+from datastore_lab.engines.hdf5 import attrs, references, seals
 from datastore_lab.engines.hdf5.journal import Journal
 from datastore_lab.engines.hdf5.models import FORMAT, Models
 from datastore_lab.engines.hdf5.pages import PagedFile
@@ -109,7 +109,9 @@ def open_file(paged: PagedFile, path: str, mode: str) -> h5py.File:
     try:
         new = {"track_order": True, "fs_strategy": "none"} if mode == "w" else {}
         file = h5py.File(paged, mode, libver=FORMAT, **new)
-        layout = attrs.get(file["/"].id, integrity.VERSION)  # the root may be what is damaged
+        root = file["/"].id  # may be what is damaged
+        references.know(root, paged)
+        layout = attrs.get(root, integrity.VERSION)
         integrity.check_layout(layout, path)
     except LabError:
         _drop(file, paged)
