@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import enum
 import functools
-import pickle
 import sys
 import types
 import typing
@@ -190,7 +189,7 @@ class Hasher:
         """Encode an object by what it would be rebuilt from."""
         try:
             found = state.reduced(obj, base)
-        except (TypeError, AttributeError, NotImplementedError, ValueError, pickle.PickleError) as error:
+        except Exception as error:  # (what says how it is rebuilt may be the user's code)
             raise refusal(obj, path) from error
         if not isinstance(found, tuple):
             return self.encode(found, path)

@@ -97,8 +97,8 @@ class Overlay:
             entry, name, former, was_changed = self._before.pop()
             if was_changed:
                 entry.changed[name] = former
-            else:
-                del entry.changed[name]
+            else:  # (where Ctrl-C came between the two lines of `_set`, it is not there)
+                entry.changed.pop(name, None)
 
     def _set(self, entry: _Entry, name: str, child: _Entry | None) -> None:
         self._before.append((entry, name, entry.changed.get(name), name in entry.changed))

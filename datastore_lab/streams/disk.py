@@ -23,8 +23,22 @@ _BINARY = getattr(os, "O_BINARY", 0)
 
 
 def read(path: str, start: int, stop: int) -> bytes:
-    """Read a range of a file, as far as it goes; a link, which may lead out of the store, is not followed."""
-    handle = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NOFOLLOW", 0))
+    """Read a range of a file, as far as it goes.
+
+    Raises
+    ------
+    EngineError
+        If it is a link, which may lead out of the store.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise EngineError(
+            f"{path!r} is a link, which is not followed, as it may lead out of the store; put the file there",
+            key=path,
+        ) from error
     try:
         parts = []
         stop = min(stop, os.fstat(handle).st_size)  # (a buffer of the size asked for is made at once)

@@ -60,8 +60,15 @@ def below(reading: Reading, row: Any, key: Key, wrong: list[Corrupt]) -> Iterato
             continue
         path = (*listing.key, child.name.decode("utf-8", "replace"))
         yield path, child
-        if has_children(child):
+        if any(child.id == above.id for above in listings):  # damage has bent the tree into a ring
+            wrong.append(_misplaced(reading, path))
+        elif has_children(child):
             listings.append(Listing(reading, child, path))
+
+
+def _misplaced(reading: Reading, key: Key) -> Corrupt:
+    with reading() as lookup:
+        return lookup.misplaced(key)
 
 
 def has_children(row: Any) -> bool:
@@ -82,6 +89,8 @@ class Listing(Iterator[Any]):
 
     Attributes
     ----------
+    id : int
+        Number of the node.
     wrong : Corrupt or None
         Known at the end.
     """
@@ -89,7 +98,7 @@ class Listing(Iterator[Any]):
     def __init__(self, reading: Reading, row: Any, key: Key) -> None:
         self.key = key
         self.wrong: Corrupt | None = None
-        self._reading, self._id = reading, row.id
+        self._reading, self.id = reading, row.id
         self._expected: tuple[int, int] | None = None
         self._count = self._tally = 0
         self._page: Iterator[Any] = iter(())
@@ -117,7 +126,7 @@ class Listing(Iterator[Any]):
         self._page = iter([_Child(row) for row in rows])
 
     def _statement(self, store: int) -> Any:
-        where = (node.c.store == store) & (node.c.parent == self._id)
+        where = (node.c.store == store) & (node.c.parent == self.id)
         if self._last is not None:
             where &= node.c.position > self._last
         return sa.select(*_COLUMNS).where(where).order_by(node.c.position).limit(self._size)
@@ -131,7 +140,7 @@ class Listing(Iterator[Any]):
 
     def _check(self, lookup: Lookup) -> None:
         """Compare with the parent's tally, unless the node was changed while it was listed."""
-        where = (node.c.store == lookup.store) & (node.c.id == self._id)
+        where = (node.c.store == lookup.store) & (node.c.id == self.id)
         found = lookup.connection.execute(sa.select(node.c.children, node.c.tally).where(where)).first()
         now = tuple(found) if found else None
         first, self._expected = self._expected, now
