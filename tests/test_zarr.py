@@ -67,7 +67,7 @@ def test_zarr_and_xarray_read_it_without_a_warning(engine, path):
     arrays = {"data": values, "time": when, "text": texts}
     engine.write(("run", "a"), Record("array", arrays, {"unit": "V"}, dims))
     engine.close()
-    assert warnings.filters[0][0] == "error"
+    assert "error" in {action for action, *_ in warnings.filters}
     group = zarr.open_group(path, mode="r")
     assert (
         group["run/a/data"][...].tobytes() == values.tobytes()

@@ -42,16 +42,17 @@ def check(array: Array, begin: tuple[int, ...], end: tuple[int, ...], key: Key, 
     ------
     Foreign
         Also if the references are packed by a filter that is not known here.
+    Corrupt
+        If the array was written by this package, which refers to each text once.
     """
     if not array.native.hasobject:
         return
     total = sum(_lengths(array.dataset, begin, end, source))
     if total > max(_SUSPICIOUS, source.size):
-        raise Foreign(
-            f"texts of an array of {show(key)!r} would take {total} bytes, but {source.url} has "
-            f"{source.size}: many refer to the same; read it in parts",
-            key=key,
-        )
+        what = f"texts of an array of {show(key)!r} would take {total} bytes, but {source.url} is smaller: "
+        if array.own:
+            raise Corrupt(f"{what}it is damaged; restore it from a copy", key=key)
+        raise Foreign(f"{what}many refer to the same; read it in parts", key=key)
 
 
 def _lengths(dataset: Any, begin: tuple[int, ...], end: tuple[int, ...], source: Source) -> Iterator[int]:
