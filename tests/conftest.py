@@ -91,21 +91,22 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def pytest_terminal_summary(terminalreporter, config):
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
     ledger = config.stash[LEDGER]
     if not ledger.rows:
         return
     terminalreporter.section("faults")
     terminalreporter.line(ledger.table())
-    if path := config.getoption("--faults-table"):
+    path = config.getoption("--faults-table")
+    if path and exitstatus == 0:  # the row of a fault that came back must not stay as it was
         before = path.read_text() if path.exists() else ""
         path.write_text(f"{HEAD.format(share=config.getoption('--faults'))}\n{ledger.table(before)}\n")
 
 
 HEAD = """# Faults tried
 
-Written by `pytest -m slow --faults {share} --faults-table docs/faults.md`. A case that fails fails its test,
-which then adds no row; the last column is therefore 0 in every row. A run of some of the tests replaces
+Written by `pytest -m slow --faults {share} --faults-table docs/faults.md`. A run in which
+a case fails writes nothing; the last column is therefore 0 in every row. A run of some of the tests replaces
 their rows only. Where bits were flipped or
 files were changed, an error of this package that says so is the right answer, and a wrong value none.
 
