@@ -14,6 +14,7 @@ import pytest
 import zarr
 
 from datastore_lab.engines.zarr import ZarrEngine, crc
+from datastore_lab.engines.zarr.chunks import choose_chunks
 from datastore_lab.errors import Corrupt, EngineError, Locked, NotFound
 from datastore_lab.folders import files
 from datastore_lab.folders.side_by_side import side_by_side
@@ -195,14 +196,9 @@ def test_a_chunk_that_the_disk_refuses_while_the_next_is_made_fails_the_write(pa
     assert not os.path.lexists(f"{path}-journal")
 
 
-def test_a_large_file_is_written_where_no_room_can_be_asked_for(path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(files, "_fallocate", lambda *given: asked.append(given) or -1)
-    engine = ZarrEngine(path, "w")
-    values = np.random.default_rng(0).standard_normal(1_000_000)
-    engine.write(("a",), item(values))
-    assert len(asked) == 1
-    assert np.array_equal(engine.read(("a",), "data"), values)
+@pytest.mark.parametrize(("rows", "chunk"), [(12_500_000, 781_250), (12_500_001, 1_041_667)])
+def test_large_arrays_are_cut_without_an_edge_to_fill_up_if_that_can_be(rows, chunk):
+    assert choose_chunks((rows,), 8) == (chunk,)
 
 
 def test_an_item_that_was_described_is_read_without_looking_again(path, opened):

@@ -5,20 +5,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
-import re
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from datastore_lab import media
 from datastore_lab.errors import EngineError
 from datastore_lab.folders.threads import begin
+from datastore_lab.linux import from_libc, reserve
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -140,22 +138,13 @@ def _write_open(path: str, buffers: Sequence[Buffer]) -> int:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     views = [memoryview(buffer).cast("B") for buffer in buffers]
     try:
-        _allocate(handle, sum(map(len, views)))
+        reserve(handle, 0, sum(map(len, views)))
         for view in views:
             _write_all(handle, view)
     except BaseException:
         os.close(handle)
         raise
     return handle
-
-
-def _allocate(handle: int, size: int) -> None:
-    """Let the file system find room for a large file in one step: writing is then a quarter faster.
-
-    What it answers does not matter: if there is no room, writing says so.
-    """
-    if _fallocate is not None and size >= _LARGE:
-        _fallocate(handle, 0, ctypes.c_int64(0), ctypes.c_int64(size))
 
 
 def sync_all(paths: Sequence[str]) -> None:
@@ -198,24 +187,14 @@ class SyncPoint:
             os.close(handle)
 
 
-def _from_libc(name: str) -> Any:
-    """Find a function of Linux since 5.8, from where on syncfs(2) reports errors; None elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return None
-    version = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
-    return getattr(ctypes.CDLL(None, use_errno=True), name, None) if version >= (5, 8) else None
-
-
 def _sync_file_system(handle: int) -> None:
     if _syncfs is not None and _syncfs(handle) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-_syncfs = _from_libc("syncfs")
-_sync_file_range = _from_libc("sync_file_range")
-_fallocate = _from_libc("fallocate64")
-_LARGE = 1 << 20
+_syncfs = from_libc("syncfs")
+_sync_file_range = from_libc("sync_file_range")
 _BEGIN_WRITE = 2  # SYNC_FILE_RANGE_WRITE: a hint, the sync that counts comes later
 _HANDLES = 64
 _THREADS = 8

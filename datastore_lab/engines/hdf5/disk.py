@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from datastore_lab import media
+from datastore_lab.linux import reserve
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _LARGEST = 1 << 30  # one call moves at most 2 GiB on Linux
@@ -53,6 +54,7 @@ class Disk:
 
     def write(self, handle: int, view: memoryview, at: int) -> None:
         """Write all of `view` at byte `at`."""
+        reserve(handle, at, len(view))
         done = 0
         while done < len(view):
             done += _write_once(handle, view[done : done + _LARGEST], at + done)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from h5py import h5d, h5g, h5o, h5p, h5s
 
 from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
 from datastore_lab.engines.hdf5.models import COMPACT, Models, described
+from datastore_lab.folders.threads import begin
 from datastore_lab.records import ARRAY_ATTRIBUTES, refusals
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _COMPACT_PLIST = h5p.create(h5p.DATASET_CREATE)
 _COMPACT_PLIST.set_layout(h5d.COMPACT)
+_LARGE = 4 << 20
 
 
 def make(root: Any, key: Key, url: str, *, bare: bool = False) -> Any:
@@ -120,16 +123,34 @@ def create(group: Any, link: bytes | None, carried: types.Carried) -> tuple[Any,
     small = 0 < data.nbytes <= COMPACT
     plist = _COMPACT_PLIST if small else None
     dataset = h5d.create(group, link, kind, space, plist, lcpl=link and links.LINK)
+    if small and not data.dtype.hasobject:
+        _fill(dataset, data)
+        attrs.put_all(dataset, carried.attributes)
+        return dataset, f"{sums.of(data):016x}"
+    blocks = sums.cut(data.shape, data.dtype, None)
+    found = _fill_and_sum(dataset, data, blocks)
+    attrs.put_all(dataset, carried.attributes)
+    return dataset, _keep(dataset, blocks, found)
+
+
+def _fill(dataset: Any, data: NDArray[Any]) -> None:
     if data.size:
         dataset.write(h5s.ALL, h5s.ALL, data, types.memory_type(data.dtype))
-    attrs.put_all(dataset, carried.attributes)
-    return dataset, f"{sums.of(data):016x}" if small and not data.dtype.hasobject else _sum(dataset, data)
 
 
-def _sum(dataset: Any, data: NDArray[Any]) -> str | None:
+def _fill_and_sum(dataset: Any, data: NDArray[Any], blocks: sums.Blocks) -> list[int]:
+    """Write an array; the sums of a large one are made beside it, as copying keeps but one core busy."""
+    if data.nbytes < _LARGE or data.dtype.hasobject:
+        _fill(dataset, data)
+        return sums.of_all(data, blocks)
+    with ThreadPoolExecutor(1, "sum") as pool:
+        found = begin(pool, sums.of_all, data, blocks)
+        _fill(dataset, data)
+    return found.result()
+
+
+def _keep(dataset: Any, blocks: sums.Blocks, found: list[int]) -> str | None:
     """Give the sum of an array, for the seal; those of more than one block go to the dataset."""
-    blocks = sums.cut(data.shape, data.dtype, None)
-    found = sums.of_all(data, blocks)
     if blocks.total > 1:
         sums.put(dataset, found)
         return None

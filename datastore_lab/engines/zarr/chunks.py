@@ -54,9 +54,15 @@ def choose_chunks(
         rest = math.prod(shape[axis + 1 :]) * itemsize
         if rest < target:
             pieces = math.ceil(length / max(1, min(length, target // max(rest, 1))))
-            return (*chunks, math.ceil(length / pieces), *(max(size, 1) for size in shape[axis + 1 :]))
+            size = math.ceil(length / _even(length, pieces))
+            return (*chunks, size, *(max(size, 1) for size in shape[axis + 1 :]))
         chunks.append(1)
     return tuple(chunks)
+
+
+def _even(length: int, pieces: int) -> int:
+    """Give a number of pieces, up to half as many more, that leaves no chunk to fill up; if there is one."""
+    return next((n for n in range(pieces, pieces + pieces // 2 + 1) if not length % n), pieces)
 
 
 def choose_packing(stored: NDArray[Any]) -> str:
