@@ -69,8 +69,8 @@ class Overlay:
         changed = entry.changed if entry else {}
         if path is None:
             return
-        with os.scandir(path) as found:
-            yield from (item.name for item in found if item.name not in changed)
+        found = os.listdir(path)
+        yield from (name for name in found if name not in changed) if changed else found
         yield from (name for name, child in changed.items() if child is not None)
 
     def put(self, parts: Sequence[str], staged: str) -> None:

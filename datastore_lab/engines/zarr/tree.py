@@ -250,7 +250,7 @@ class Tree(Generic[P]):
         return self._candidates(node.parts, set(self.array_names(node).values()) if node.is_ours else set())
 
     def _candidates(self, parts: Parts, arrays: set[str]) -> list[str]:
-        return sorted(name for name in self.place.names(parts) if name != METADATA and name not in arrays)
+        return sorted(set(self.place.names(parts)) - arrays - {METADATA})
 
     def child_name(self, parts: Parts, folder: str) -> str | None:
         """Give the name of a child node by its folder; None if that is no group."""
