@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datastore_lab.errors import Corrupt, NotStorable
+from datastore_lab.records import check_columns, check_rows
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from datastore_lab.keys import Key
 
 STRING = "T"
 """Canonical name of `numpy.dtypes.StringDType`."""
@@ -85,6 +90,76 @@ def check(dtype: np.dtype[Any]) -> None:
         )
 
 
+def as_rows(
+    key: Key, block: Mapping[str, ArrayLike], arrays: Mapping[str, Any]
+) -> tuple[dict[str, NDArray[Any]], int]:
+    """Give the rows that a growing record was handed as arrays, and how many they are.
+
+    Parameters
+    ----------
+    key : Key
+        The record, for messages.
+    block : mapping of str to array_like, shapes (n, ...)
+        Arrays are given as they are, `fit` converts them; of lists each value has to be equal to what the
+        declared type makes of it.
+    arrays : mapping of str to anything with dtype and shape
+        What the record was declared to hold.
+
+    Raises
+    ------
+    NotStorable
+        If an array is missing or unknown, is of another row shape or length than it has to be, has masked
+        values, or is a list of what the declared type can't hold.
+
+    Examples
+    --------
+    >>> from datastore_lab.records import ArrayInfo
+    >>> as_rows(("run",), {"x": [1, 2]}, {"x": ArrayInfo("<f8", (0,), ("time",), 0, None)})
+    ({'x': array([1., 2.])}, 2)
+    """
+    check_columns(key, block, arrays)
+    made = {name: _as_array(rows, arrays[name], name) for name, rows in block.items()}
+    return made, check_rows(key, made, arrays)
+
+
+def _as_array(rows: Any, like: Any, what: str) -> NDArray[Any]:
+    if type(rows) is np.ndarray:
+        return rows
+    if isinstance(rows, np.ndarray) and np.ma.is_masked(rows):
+        raise NotStorable(
+            f"rows of {what!r} have masked values, which a stream can't say: fill them in, and keep the "
+            "mask as an array beside them",
+            key=what,
+        )
+    try:
+        return np.asarray(rows) if hasattr(rows, "__array__") else _from_values(rows, like)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotStorable(
+            f"rows of {what!r}, given as {type(rows).__name__}, are no array of {like.dtype}, as declared: "
+            f"{error}",
+            key=what,
+        ) from error
+
+
+def _from_values(rows: Any, like: Any) -> NDArray[Any]:
+    """Make an array of values of Python; numpy alone would round, cut and reinterpret what does not fit."""
+    wanted = parse(like.dtype) if isinstance(like.dtype, str) else like.dtype
+    if not len(rows):
+        return np.empty((0, *like.shape[1:]), wanted)
+    if wanted.kind in "mM":  # (numpy would parse them from text and numbers)
+        return np.asarray(rows)
+    made: NDArray[Any] = np.asarray(rows, wanted)
+    if made.ndim and not _same(made.tolist(), rows):
+        raise ValueError("which can't hold all of these values as they are")
+    return made
+
+
+def _same(made: Any, given: Any) -> bool:
+    if isinstance(made, (list, tuple, np.ndarray)):
+        return all(_same(*pair) for pair in zip(made, given, strict=True))
+    return bool(made == given or (made != made and given != given))  # noqa: PLR0124 (NaN is itself)
+
+
 def fit(rows: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     """Copy rows of a stream as exactly the type that the stream was declared with.
 
@@ -125,13 +200,18 @@ def fit(rows: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
 def _converted(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """Give the same values as another type; None if there are none."""
     whole = rows.dtype.kind in "biu" and dtype.kind in "biu"
-    if not whole and not np.can_cast(rows.dtype, dtype, "same_kind"):
+    if _family(rows.dtype) != _family(dtype) or not (whole or np.can_cast(rows.dtype, dtype, "same_kind")):
         return None
     with np.errstate(all="ignore"):
         own = rows.astype(dtype, order="C")
-        back = own.astype(rows.dtype)
+        back = (own if rows.dtype.kind == "c" or dtype.kind != "c" else own.real).astype(rows.dtype)
     same = np.array_equal(back, rows, equal_nan=rows.dtype.kind in "fcmM")
     return own if same and not (whole and np.any((own < 0) != (rows < 0))) else None
+
+
+def _family(dtype: np.dtype[Any]) -> str:
+    """Tell numbers, text and raw bytes apart: numpy writes any of them as any other."""
+    return {"V": "raw", "O": "objects", "S": "text", "U": "text", "T": "text"}.get(dtype.kind, "numbers")
 
 
 def _check_text(dtype: Any) -> None:

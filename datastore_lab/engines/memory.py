@@ -25,7 +25,6 @@ from datastore_lab.records import (
     Stat,
     Traits,
     check_record,
-    check_rows,
     default_dims,
     gather,
     normalise_selection,
@@ -325,10 +324,9 @@ class MemoryAppender:
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         self.growth.check()
-        check_rows(self._key, block, self._buffers)
-        self._waiting.append(
-            {name: dtypes.fit(rows, self._buffers[name].dtype, name) for name, rows in block.items()}
-        )
+        rows, _count = dtypes.as_rows(self._key, block, self._buffers)
+        own = {name: dtypes.fit(rows[name], buffer.dtype, name) for name, buffer in self._buffers.items()}
+        self._waiting.append(own)
 
     def flush(self) -> None:
         with self._engine._lock:

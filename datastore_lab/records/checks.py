@@ -92,6 +92,23 @@ def check_record(record: Record) -> None:
             )
 
 
+def check_columns(key: Key, block: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Refuse a block of rows that has other arrays than the growing record.
+
+    Raises
+    ------
+    NotStorable
+        If an array is missing or unknown, or if it is no mapping of arrays at all.
+    """
+    if not isinstance(block, Mapping):
+        raise NotStorable(
+            f"{show(key)!r} takes a mapping of names to arrays, not {type(block).__name__}", key=key
+        )
+    if block.keys() != arrays.keys():
+        given = sorted(map(str, block))
+        raise NotStorable(f"{show(key)!r} takes the arrays {sorted(arrays)}, not {given}", key=key)
+
+
 def check_rows(key: Key, block: Mapping[str, NDArray[Any]], arrays: Mapping[str, Any]) -> int:
     """Refuse rows that do not fit a growing record; returns how many they are.
 
@@ -106,10 +123,11 @@ def check_rows(key: Key, block: Mapping[str, NDArray[Any]], arrays: Mapping[str,
     Raises
     ------
     NotStorable
-        If an array is missing, unknown, or of another row shape, or if the lengths differ.
+        If an array has no rows to count, is of another row shape, or if the lengths differ.
     """
-    if block.keys() != arrays.keys():
-        raise NotStorable(f"{show(key)!r} takes the arrays {sorted(arrays)}, not {sorted(block)}", key=key)
+    for name, rows in block.items():
+        if not rows.ndim:
+            raise NotStorable(f"{name!r} for {show(key)!r} is one value, not an array of rows", key=key)
     lengths = {len(rows) for rows in block.values()}
     if len(lengths) > 1:
         raise NotStorable(

@@ -138,7 +138,11 @@ class Appender(Protocol):
     """
 
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
-        """Add rows: every array of the record, equal lengths on axis 0."""
+        """Add rows: every array of the record, equal lengths on axis 0.
+
+        Rows of another type, and lists, are taken if the declared type holds every value as it is; they are
+        refused with `NotStorable` otherwise, and nothing was taken of that block.
+        """
         ...
 
     def flush(self) -> None:

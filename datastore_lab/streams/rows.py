@@ -15,11 +15,12 @@ import numpy as np
 from datastore_lab import dtypes, media
 from datastore_lab.errors import Corrupt, EngineError, NotStorable
 from datastore_lab.keys import Key, show
-from datastore_lab.records import Stat, check_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
+
+    from datastore_lab.records import Stat
 
 Rows = Mapping[str, "NDArray[Any]"]
 
@@ -117,6 +118,8 @@ class StreamAppender(ABC):
             if self.closed or self._last is not None:
                 raise EngineError(f"the stream {show(self.key)!r} is closed", key=self.key)
             rows = self._fitting(block)
+            if not len(next(iter(rows.values()))):
+                return
             if self._held_bytes >= self.commit_bytes:
                 self._guarded(self._sync)  # before they are taken: an error says that they were not
             self._waiting.append(rows)
@@ -125,8 +128,8 @@ class StreamAppender(ABC):
                 self._put_waiting()
 
     def _fitting(self, block: Rows) -> Rows:
-        check_rows(self.key, block, self.spec.arrays)
-        own = {name: self._own(rows, name) for name, rows in block.items()}
+        given, _count = dtypes.as_rows(self.key, block, self.spec.arrays)
+        own = {name: self._own(rows, name) for name, rows in given.items()}
         for name, rows in own.items():
             check_text(name, rows)
         return {name: own[name] for name in self._types}

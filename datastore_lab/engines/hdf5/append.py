@@ -20,7 +20,7 @@ from datastore_lab.engines.hdf5 import (
     sums,
     types,
 )
-from datastore_lab.records import GROUP, ArrayInfo, Growth, Record, Stat, check_record, check_rows, refusals
+from datastore_lab.records import GROUP, ArrayInfo, Growth, Record, Stat, check_record, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,8 +125,8 @@ class HDF5Appender:
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         """Take rows; they are copied."""
         self.growth.check()
-        check_rows(self._key, block, self._like)
-        own = {name: dtypes.fit(rows, self._spec[name][0], name) for name, rows in block.items()}
+        rows, _count = dtypes.as_rows(self._key, block, self._like)
+        own = {name: dtypes.fit(rows[name], dtype, name) for name, (dtype, _info) in self._spec.items()}
         with self._engine._lock:
             self._waiting.append(own)
             self._bytes += sum(rows.nbytes for rows in own.values())

@@ -13,7 +13,7 @@ from datastore_lab.engines.parquet import parts as parquet
 from datastore_lab.engines.parquet.change import MAIN, no_rows
 from datastore_lab.engines.parquet.doc import Doc, Table
 from datastore_lab.errors import LabError, NotFound
-from datastore_lab.records import Growth, Stat, check_rows
+from datastore_lab.records import Growth, Stat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,8 +58,8 @@ class ParquetAppender:
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._session.lock:
             self.growth.check()
-            rows = {name: np.asarray(given) for name, given in block.items()}
-            if check_rows(self._key, rows, self._arrays):
+            rows, count = dtypes.as_rows(self._key, block, self._arrays)
+            if count:
                 own = self._arrays.items()
                 fitting = {name: dtypes.fit(rows[name], array.dtype, name) for name, array in own}
                 self._state = self._state._replace(waiting=(*self._state.waiting, fitting))

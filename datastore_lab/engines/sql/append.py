@@ -11,7 +11,7 @@ import numpy as np
 from datastore_lab import dtypes
 from datastore_lab.engines.sql.arrays import Array, encode_text
 from datastore_lab.engines.sql.parts import GROWING, Block, as_bytes
-from datastore_lab.records import Growth, Record, Stat, check_rows
+from datastore_lab.records import Growth, Record, Stat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,8 +111,8 @@ class SQLAppender:
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._lock:
             self.growth.check()
-            arrays = {name: np.asarray(rows) for name, rows in block.items()}
-            if not check_rows(self._key, arrays, self._columns):
+            arrays, count = dtypes.as_rows(self._key, block, self._columns)
+            if not count:
                 return
             fitted = {name: dtypes.fit(arrays[name], c.dtype, name) for name, c in self._columns.items()}
             self._waiting.append(fitted)

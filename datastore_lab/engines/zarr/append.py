@@ -15,7 +15,7 @@ from datastore_lab.engines.zarr.meta import SUMS, ArrayDoc
 from datastore_lab.engines.zarr.seals import pack_sums
 from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import NotFound
-from datastore_lab.records import Growth, Stat, check_rows
+from datastore_lab.records import Growth, Stat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,8 +59,8 @@ class ZarrAppender:
     def extend(self, block: Mapping[str, NDArray[Any]]) -> None:
         with self._engine._session.lock:
             self.growth.check()
-            arrays = {name: np.asarray(rows) for name, rows in block.items()}
-            if check_rows(self._key, arrays, self._columns):
+            arrays, count = dtypes.as_rows(self._key, block, self._columns)
+            if count:
                 self._waiting.append(
                     {name: dtypes.fit(arrays[name], c.dtype, name) for name, c in self._columns.items()}
                 )

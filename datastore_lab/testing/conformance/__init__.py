@@ -23,11 +23,12 @@ from datastore_lab.testing.conformance.files import Files
 from datastore_lab.testing.conformance.interrupts import Interrupts
 from datastore_lab.testing.conformance.objects import ObjectStoreConformance
 from datastore_lab.testing.conformance.refusals import Refusals
+from datastore_lab.testing.conformance.rows import Rows
 from datastore_lab.testing.conformance.streams import Streams
 from datastore_lab.testing.conformance.whole import Whole
 
 
-class EngineConformance(Basics, Changes, Refusals, Streams, Whole, Closing, Interrupts):
+class EngineConformance(Basics, Changes, Refusals, Streams, Rows, Whole, Closing, Interrupts):
     """What every engine does that can be changed."""
 
 

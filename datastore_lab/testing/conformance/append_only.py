@@ -25,6 +25,7 @@ from datastore_lab.integrity import LAYOUT
 from datastore_lab.records import Engine, Traits
 from datastore_lab.testing import samples
 from datastore_lab.testing.conformance.files import crashed
+from datastore_lab.testing.conformance.rows import check_lists
 from datastore_lab.testing.conformance.streams import SPEC, assert_stream, block, spec
 from datastore_lab.testing.conformance.suite import Suite, content, each, every_dtype, record
 from datastore_lab.testing.equality import assert_same_array, assert_same_json
@@ -193,6 +194,7 @@ class AppendOnlyConformance(Suite):
             {**block(0, 2), "more": np.zeros(2)},
             {"time": np.zeros(2, "i8"), "v": np.zeros((3, 2))},
             {"time": np.array([0.5]), "v": np.zeros((1, 2))},
+            [("time", np.zeros(2, "i8")), ("v", np.zeros((2, 2)))],
         ]:
             with pytest.raises(NotStorable):
                 stream.extend(rows)
@@ -209,6 +211,11 @@ class AppendOnlyConformance(Suite):
         engine.close()
         with pytest.raises(EngineError):
             engine.stat(self.key)
+
+    def test_rows_in_lists(self, path: str) -> None:
+        engine = self.open(path, "w")
+        check_lists(engine, self.key)
+        engine.close()
 
     def test_two_writers_of_one_stream(self, path: str) -> None:
         first, second = self.open(path, "a"), self.open(path, "a")

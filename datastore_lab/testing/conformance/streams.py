@@ -10,13 +10,11 @@ import pytest
 from datastore_lab import dtypes
 from datastore_lab.errors import AlreadyExists, BadKey, EngineError, LabError, NotFound, NotStorable
 from datastore_lab.records import ArrayInfo, Record, Stat
-from datastore_lab.testing import samples
 from datastore_lab.testing.conformance.suite import (
     Suite,
     assert_unchanged,
     content,
     each,
-    every_dtype,
     record,
 )
 from datastore_lab.testing.equality import assert_same_array, assert_same_json
@@ -100,37 +98,6 @@ class Streams(Suite):
             assert_same_array(engine.read(("s",), "v", selection), whole[(*selection, ...)])
         stream.close({})
 
-    @every_dtype
-    def test_rows_of_every_type(self, engine: Any, dtype: np.dtype[Any]) -> None:
-        rows, deep = samples.array(dtype, (7,), 1), samples.array(dtype, (7, 2, 3), 2)
-        stream = engine.append(("s",), spec(v=(dtype, ()), w=(dtype, (2, 3))))
-        stream.extend({"v": rows[:3], "w": deep[:3]})
-        stream.flush()
-        stream.extend({"v": rows[3:], "w": deep[3:]})
-        stream.close({})
-        assert_same_array(engine.read(("s",), "v"), rows)
-        assert_same_array(engine.read(("s",), "w"), deep)
-        assert engine.stat(("s",)).arrays["w"].dtype == dtypes.name(dtype)
-        assert list(engine.verify()) == []
-
-    def test_rows_that_are_views(self, engine: Any) -> None:
-        stream = engine.append(("s",), spec(v=("f8", (2,))))
-        rows = np.arange(40.0).reshape(2, 20).T
-        stream.extend({"v": rows[::2]})
-        stream.extend({"v": rows[::-1]})
-        stream.close({})
-        assert_same_array(engine.read(("s",), "v"), np.concatenate([rows[::2], rows[::-1]]))
-
-    def test_no_rows(self, engine: Any) -> None:
-        stream = engine.append(("s",), SPEC)
-        stream.extend(block(0, 0))
-        stream.flush()
-        assert_stream(engine, ("s",), 0)
-        stream.extend(block(0, 2))
-        stream.extend(block(2, 0))
-        stream.close({})
-        assert_stream(engine, ("s",), 2)
-
     def test_several_streams_at_once(self, engine: Any) -> None:
         streams = {number: engine.append(("run", f"s{number}"), SPEC) for number in range(4)}
         for turn in range(5):
@@ -143,41 +110,6 @@ class Streams(Suite):
             stream.close({"number": number})
             assert_stream(engine, ("run", f"s{number}"), 5 * number)
         assert engine.read(("other",), "v").tolist() == [4]
-
-    def test_rows_of_a_type_that_fits(self, engine: Any) -> None:
-        stream = engine.append(("s",), spec(i=(">i2", ()), f=("f4", ()), s=("S3", ())))
-        stream.extend(
-            {"i": np.array([1, -2]), "f": np.array([0.5, np.inf]), "s": np.array([b"a", b"bcd"], "S9")}
-        )
-        one: dict[str, Any] = {"i": np.zeros(1, "i2"), "f": np.zeros(1), "s": np.array([b"x"])}
-        for name, rows in [("i", [1 << 20]), ("i", [0.5]), ("f", [0.1]), ("s", [b"long"])]:
-            with pytest.raises(NotStorable, match=repr(name)):
-                stream.extend({**one, name: np.array(rows)})
-        stream.close({})
-        assert_same_array(engine.read(("s",), "i"), np.array([1, -2], ">i2"))
-        assert_same_array(engine.read(("s",), "f"), np.array([0.5, np.inf], "f4"))
-        assert_same_array(engine.read(("s",), "s"), np.array([b"a", b"bcd"], "S3"))
-
-    @pytest.mark.parametrize(
-        "rows",
-        [
-            {"time": np.zeros(2, "i8")},
-            {**block(0, 2), "more": np.zeros(2)},
-            {"time": np.zeros(2, "i8"), "v": np.zeros((3, 2))},
-            {"time": np.zeros(2, "i8"), "v": np.zeros((2, 3))},
-            {"time": np.zeros(2, "i8"), "v": np.zeros(2)},
-            {},
-        ],
-        ids=["missing", "unknown", "lengths", "row shape", "axes", "empty"],
-    )
-    def test_rows_that_do_not_fit(self, engine: Any, rows: Any) -> None:
-        stream = engine.append(("s",), SPEC)
-        stream.extend(block(0, 2))
-        with pytest.raises(NotStorable):
-            stream.extend(rows)
-        stream.extend(block(2, 1))
-        stream.close({})
-        assert_stream(engine, ("s",), 3)
 
     def test_where_a_stream_can_begin(self, engine: Any) -> None:
         engine.write(("k",), Record("array", {"a": np.zeros(2)}, {}, {"a": ("x",)}))
