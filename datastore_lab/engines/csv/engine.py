@@ -10,26 +10,20 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from datastore_lab.errors import LabError, NotFound
-from datastore_lab.records import Stat, Traits
+from datastore_lab.errors import NotFound
+from datastore_lab.records import Traits
 from datastore_lab.streams import disk
-from datastore_lab.streams.engine import StreamsEngine
-from datastore_lab.streams.ipc.read import Unfinished
-from datastore_lab.streams.names import MEND, NotOurs
+from datastore_lab.streams.names import NotOurs
 from datastore_lab.streams.text import sidecar
+from datastore_lab.streams.text.engine import TextEngine
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
-from datastore_lab.streams.text.sidecar import SIDECAR, glimpse
-from datastore_lab.streams.text.write import TextAppender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from datastore_lab.keys import Key
     from datastore_lab.streams.protocols import StreamFile
 
 
-class CSVEngine(StreamsEngine):
+class CSVEngine(TextEngine):
     """Streams in CSV files that share the beginning of their names.
 
     Nothing that was written is ever changed: `write`, `update`, `move` and `delete` raise `ReadOnly`. A CSV
@@ -74,7 +68,6 @@ class CSVEngine(StreamsEngine):
         cloud=True,
         opens_in=("Excel", "pandas", "Polars", "MATLAB", "Origin", "Igor", "R", "text editors"),
     )
-    tails: ClassVar[tuple[str, ...]] = ("", SIDECAR)
 
     def _read_file(self, path: str) -> StreamFile:
         if b'"lab_' in _start(sidecar.place(path)):
@@ -85,37 +78,11 @@ class CSVEngine(StreamsEngine):
             raise NotFound(f"there is no {path!r}", key=path)
         return ForeignTable(path)
 
-    def _glimpse(self, key: Key, path: str) -> bool:
-        return glimpse(path, key)
-
-    def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
-        return TextAppender(path, key, spec, release, durable=self._durable)
-
-    def _discard(self, path: str) -> None:
-        sidecar.settle(path, durable=self._durable)  # what was put into the place already counts
-        sidecar.discard(path + MEND)
-
-    def _replace(self, source: str, target: str) -> None:
-        sidecar.publish(source, target)
-        self._files.pop(target, None)
-
-    def _open_anyhow(self, path: str) -> StreamFile:
-        return TextFile(path, trusting=True)
-
-    def _rewrite(self, file: StreamFile, path: str, *, trusting: bool) -> None:
-        """Write the sidecar only: the table is as it is, and one file is replaced as a whole."""
-        if isinstance(file, TextFile):
-            file.reseal(durable=self._durable)
-            self._files.pop(path, None)
-
     def _recover(self, path: str) -> None:
         """Cut off the lines that were never acknowledged, for other programs."""
         file = self._look(path)
         if isinstance(file, TextFile) and not file.closed:
             file.cut()
-
-    def _nothing(self) -> tuple[type[LabError], ...]:
-        return (NotOurs, Unfinished)
 
 
 def _start(path: str) -> bytes:

@@ -21,23 +21,20 @@ from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Fo
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
-from datastore_lab.streams.engine import StreamsEngine
-from datastore_lab.streams.ipc.read import Unfinished
-from datastore_lab.streams.names import LOCK, MEND, NotOurs
+from datastore_lab.streams.names import LOCK
 from datastore_lab.streams.text import sidecar
+from datastore_lab.streams.text.engine import TextEngine
 from datastore_lab.streams.text.foreign import ForeignTable
 from datastore_lab.streams.text.read import TextFile
-from datastore_lab.streams.text.sidecar import SIDECAR, glimpse
-from datastore_lab.streams.text.write import TextAppender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from datastore_lab.errors import LabError
     from datastore_lab.streams.protocols import StreamFile
+    from datastore_lab.streams.text.write import TextAppender
 
 
-class TrialsEngine(StreamsEngine):
+class TrialsEngine(TextEngine):
     """A folder of participants and tasks, to which trials are appended.
 
     Nothing that was written is ever changed: `write`, `update`, `move` and `delete` raise `ReadOnly`.
@@ -79,7 +76,6 @@ class TrialsEngine(StreamsEngine):
         cloud=False,
         opens_in=("Excel", "pandas", "NumPy", "R", "text editors"),
     )
-    tails: ClassVar[tuple[str, ...]] = ("", SIDECAR)
 
     _summed: tuple[StreamFile, list[dict[str, list[int]]]] | None = None
 
@@ -156,12 +152,9 @@ class TrialsEngine(StreamsEngine):
         with disk.typed(str(place), "can't be made"):
             make_folder(place, durable=self._durable)
 
-    def _glimpse(self, key: Key, path: str) -> bool:
-        return glimpse(path, key)
-
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> TextAppender:
         self._make_folder(path)
-        return TextAppender(path, key, spec, release, durable=self._durable)
+        return super()._begin(path, key, spec, release)
 
     def _claim(self, path: str, key: Key | None = None, timeout: float | None = None) -> Any:
         self._make_folder(path)
@@ -175,25 +168,6 @@ class TrialsEngine(StreamsEngine):
                 raise Corrupt(f"{path!r} says that it is {show(file.key)!r}", key=path)
             return file
         return ForeignTable(path, key)
-
-    def _rewrite(self, file: StreamFile, path: str, *, trusting: bool) -> None:
-        if isinstance(file, TextFile):
-            file.reseal(durable=self._durable)
-            self._files.pop(path, None)
-
-    def _discard(self, path: str) -> None:
-        sidecar.settle(path, durable=self._durable)  # what was put into the place already counts
-        sidecar.discard(path + MEND)
-
-    def _replace(self, source: str, target: str) -> None:
-        sidecar.publish(source, target)
-        self._files.pop(target, None)
-
-    def _open_anyhow(self, path: str) -> StreamFile:
-        return TextFile(path, trusting=True)
-
-    def _nothing(self) -> tuple[type[LabError], ...]:
-        return (NotOurs, Unfinished)
 
     def _key_of(self, path: str) -> Key:
         inside = Path(path).parent.relative_to(self._path).parts
