@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import pathlib
 
 import numpy as np
 import pytest
+import xxhash
 
-from datastore_lab import open_store
+from datastore_lab import cli, dtypes, open_store
 from datastore_lab.acquire import (
     ArrowDocumentWriter,
     CSVWriter,
@@ -370,3 +372,88 @@ def test_plain_tools_open_what_was_written(tmp_path):
         times = tree["cam/time"].values
     assert times.dtype.kind == "M"
     assert times.astype("M8[ns]").astype("i8").tolist() == [n * 10**9 + 1 for n in range(5)]
+
+
+# -- one sum per array, the same in every format ---------------------------------------------------------
+
+ODD = np.array([0.0, -0.0, np.nan, -np.nan, np.inf, 1e-310, 0.1])
+ODD_ROWS = {
+    "volt": ODD,
+    "half": np.arange(7, dtype="f2"),
+    "big": np.arange(7).astype(">i4"),
+    "open": np.arange(7) % 2 == 0,
+    "note": np.array(["", "a,b", '"', "ß", "line\nbreak", "a", "b"], np.dtypes.StringDType()),
+    "image": np.arange(7 * 6, dtype="<u2").reshape(7, 2, 3),
+    "wave": np.arange(7) * (1 - 2j),
+}
+ODD_SPEC = Stat(
+    "stream",
+    {
+        name: ArrayInfo(
+            dtypes.name(rows.dtype), (0, *rows.shape[1:]), ("time", "y", "x")[: rows.ndim], 0, None
+        )
+        for name, rows in ODD_ROWS.items()
+    },
+    {"rate": None, "units": {}},
+)
+
+
+def record_odd_rows(writer, cuts):
+    start = start_document({}, ["odd"])
+    writer.consume_document("start", start)
+    writer.consume_document("descriptor", descriptor_document("odd", ODD_SPEC, start))
+    for first, last in itertools.pairwise([0, *cuts, 7]):
+        data = {name: rows[first:last] for name, rows in ODD_ROWS.items()}
+        writer.write("odd", Block(first, np.arange(first, last, dtype="i8"), data))
+    writer.consume_document("stop", stop_document(start, None, {"odd": {"written": 7}}))
+    writer.close()
+
+
+@pytest.mark.parametrize("cuts", [[], [3], [1, 2, 6]])
+def test_a_sum_per_array_agrees_across_formats_and_is_checked(place, cuts):
+    writer, reopen = place
+    reference = open_store("memory://")
+    record_odd_rows(StoreWriter(reference), [])
+    record_odd_rows(writer, cuts)
+    sums = reopen().attrs("odd")["checksums"]
+    assert sums == reference.attrs("odd")["checksums"]
+    assert sums.keys() == {"time", "sequence", *ODD_ROWS}
+    raw = np.arange(7, dtype="<i4").tobytes()
+    assert sums["big"] == f"xxh3_128:{xxhash.xxh3_128_hexdigest(raw)}", "little-endian, one after another"
+    texts = [text.encode() for text in ODD_ROWS["note"].tolist()]
+    raw = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+    assert sums["note"] == f"xxh3_128:{xxhash.xxh3_128_hexdigest(raw)}"
+    assert reopen().verify() == []
+
+
+@pytest.mark.parametrize("name", ["volt", "note", "image"])
+def test_rows_that_are_not_those_recorded_are_found(tmp_path, name):
+    """Sums of blocks are of what was put in: rows that changed before that only the stream's sum finds."""
+    record_odd_rows(HDF5Writer(tmp_path / "run.h5"), [3])
+    with open_store(tmp_path / "run.h5") as store:
+        record = store.record("odd")
+        rows = record.arrays[name].copy()
+        rows[[0, 1]] = rows[[1, 0]]
+        store.write("odd", record._replace(arrays={**record.arrays, name: rows}))
+        (problem,) = store.verify("odd")
+        assert (problem.key, problem.name) == (("odd",), name)
+        assert "not those that were recorded" in problem.what
+        assert cli.main(["verify", str(tmp_path / "run.h5")]) == 1
+        store.repair("odd")
+        assert len(store.verify()) == 1
+        (step,) = store.repair("odd", accept=True)
+        assert step.mended
+        assert store.verify() == []
+
+
+def test_a_stream_whose_writing_failed_has_no_sums(tmp_path):
+    writer = HDF5Writer(tmp_path / "run.h5")
+    start = start_document({}, ["odd"])
+    writer.consume_document("start", start)
+    writer.consume_document("descriptor", descriptor_document("odd", ODD_SPEC, start))
+    with pytest.raises(NotStorable):
+        writer.write("odd", Block(0, np.arange(7), {**ODD_ROWS, "volt": np.arange(6.0)}))
+    writer.close()
+    with open_store(tmp_path / "run.h5", "r") as store:
+        assert store.attrs("odd")["checksums"] == {}
+        assert store.verify() == []

@@ -14,6 +14,7 @@ import numpy as np
 from datastore_lab import dtypes
 from datastore_lab.acquire import documents
 from datastore_lab.errors import AlreadyExists, EngineError, ReadOnly, StreamError
+from datastore_lab.integrity import CHECKSUMS, RowSum
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Block, Stat
 from datastore_lab.store import Store, open_store
@@ -35,6 +36,7 @@ class _Stream:
         self.appender: Any = None
         self.rows: list[Mapping[str, Any]] = []
         self.stamps: list[tuple[int, int]] = []  # time in ns, sequence number
+        self.sums: dict[str, RowSum] = {}
         self.open(None)
 
     def open(self, sample: Mapping[str, Any] | None) -> None:
@@ -49,6 +51,15 @@ class _Stream:
         meta = {**self.spec.meta, "run": self.run, ARRAY_ATTRIBUTES: units}
         spec = Stat("stream", {**arrays, **self.spec.arrays}, meta)
         self.appender = self.store.append(self.key, spec)
+        self.sums = {name: RowSum(dtypes.parse(info.dtype)) for name, info in spec.arrays.items()}
+
+    def _extend(self, rows: Mapping[str, NDArray[Any]]) -> None:
+        """Write rows, and sum them up: the sums are the same in all files of a run."""
+        sums, self.sums = self.sums, {}
+        self.appender.extend(rows)  # after an error it is not certain which rows are there: then no sums
+        for name, one in sums.items():
+            one.add(rows[name])
+        self.sums = sums
 
     def write(self, block: Block) -> None:
         """Write a block, after the events that wait."""
@@ -61,7 +72,7 @@ class _Stream:
         }
         if block.device_time is not None:
             rows["device_time"] = block.device_time
-        self.appender.extend(rows)
+        self._extend(rows)
 
     def stage(self, data: Mapping[str, Any], seconds: float, number: int) -> None:
         """Keep one event until there are enough of them: a write per event costs a thousand times more."""
@@ -89,9 +100,7 @@ class _Stream:
             name: np.array([row[name] for row in rows], dtypes.parse(info.dtype))
             for name, info in self.spec.arrays.items()
         }
-        self.appender.extend(
-            {"time": stamps[:, 0].copy().view("M8[ns]"), "sequence": stamps[:, 1], **columns}
-        )
+        self._extend({"time": stamps[:, 0].copy().view("M8[ns]"), "sequence": stamps[:, 1], **columns})
 
     def _stamp(self, seconds: float, number: int) -> tuple[int, int]:
         try:
@@ -113,7 +122,7 @@ class _Stream:
         """Write what waits, and end the record; one that had no event to show its layout is left out."""
         self.write_rows()
         if self.appender is not None:
-            self.appender.close(meta)
+            self.appender.close({**meta, CHECKSUMS: {name: one.text() for name, one in self.sums.items()}})
 
 
 class StoreWriter:

@@ -35,8 +35,10 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def _print_problems(store: Store, key: tuple[str, ...], made: Bar, *, as_lines: bool) -> int:
+    from datastore_lab.store.checking import problems as found
+
     problems = 0
-    for problem in store.engine.verify((*store.prefix, *key)):
+    for problem in found(store.engine, (*store.prefix, *key)):
         problems += 1
         made.say(described(problem) if as_lines else as_json({**problem._asdict(), "key": list(problem.key)}))
     return problems
@@ -52,13 +54,15 @@ def described(found: Problem | Repair) -> str:
 def repair(arguments: argparse.Namespace) -> int:
     """Mend what can be mended, and say what was done."""
     from datastore_lab.store import open_store
+    from datastore_lab.store.checking import repairs
 
     if arguments.dry_run:
         return _would_repair(arguments)
     if arguments.accept and not arguments.yes:
         _confirm(arguments.path)
     with open_store(arguments.path, "r+") as store:
-        found = store.engine.repair((*store.prefix, *parse_key(arguments.key)), accept=arguments.accept)
+        key = (*store.prefix, *parse_key(arguments.key))
+        found = repairs(store.engine, key, accept=arguments.accept)
         mended, left = 0, 0
         for step in found:
             print(f"{'mended' if step.mended else 'not mended'}: {described(step)}")
@@ -71,10 +75,11 @@ def repair(arguments: argparse.Namespace) -> int:
 
 def _would_repair(arguments: argparse.Namespace) -> int:
     from datastore_lab.store import open_store
+    from datastore_lab.store.checking import problems as found
 
     with open_store(arguments.path, "r") as store:
         problems = 0
-        for problem in store.engine.verify((*store.prefix, *parse_key(arguments.key))):
+        for problem in found(store.engine, (*store.prefix, *parse_key(arguments.key))):
             print(described(problem))
             problems += 1
     print(f"{count(problems, 'problem')}; nothing was changed")

@@ -13,6 +13,7 @@ from datastore_lab.errors import EngineError, LabError, NotFound, ReadOnly
 from datastore_lab.keys import Key, KeyLike
 from datastore_lab.records import GROUP, RESERVED, Appender, Appends, Engine, Problem, Record, Repair, Stat
 from datastore_lab.store.appending import StoreAppender, Streams
+from datastore_lab.store.checking import problems, repairs
 from datastore_lab.store.missing import explained
 from datastore_lab.store.reading import read_record
 
@@ -319,7 +320,7 @@ class Store(MutableMapping[KeyLike, Any]):
 
     def verify(self, key: KeyLike = ()) -> list[Problem]:
         """Read everything at or below a node; returns what is not as it was written."""
-        return list(self.engine.verify(self._full(key)))
+        return list(problems(self.engine, self._full(key)))
 
     def repair(self, key: KeyLike = (), *, accept: bool = False) -> list[Repair]:
         """Mend what can be mended without guessing; returns what was done, and what could not be.
@@ -333,7 +334,7 @@ class Store(MutableMapping[KeyLike, Any]):
             purpose, and give it new checksums.
         """
         self._refuse_read_only()
-        return list(self.engine.repair(self._full(key), accept=accept))
+        return list(repairs(self.engine, self._full(key), accept=accept))
 
     def compact(self) -> int:
         """Give back the space of what was deleted; returns bytes freed."""
