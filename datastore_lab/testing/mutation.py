@@ -146,7 +146,7 @@ def _word(data: bytes, choice: random.Random, _: Files) -> bytes:
 def _structure(data: bytes, choice: random.Random, files: Files) -> bytes:
     try:
         tree = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # (an earlier change nested it)
         return _word(data, choice, files)
     places = list(_places(tree))
     if not places:
