@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from datastore_lab import open_store
 from datastore_lab.engines.parquet import ParquetFolderEngine, columns, doc, quick, read, text
+from datastore_lab.engines.parquet.checked import Part
 from datastore_lab.errors import (
     AlreadyExists,
     Corrupt,
@@ -240,11 +241,35 @@ def test_the_quick_reader_of_yaml_reads_what_the_other_reads_or_nothing(raw, sha
             assert_same_json(found, text._build(yaml.parse(changed, Loader=text._LOADER)))
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    strategies.metas(),
+    st.floats(0, 1),
+    st.text('ab "\n-=:09\\', max_size=3),
+    st.integers(0, 3),
+)
+def test_a_description_is_read_alike_whether_its_tables_are_read_apart_or_not(meta, share, signs, gone):
+    column = columns.choose(np.dtype("f8"), (3,), as_text=False)
+    parts = tuple(Part(f"record.{number}.parquet", rows, 100, bytes(8)) for number, rows in enumerate((1, 2)))
+    whole = doc.Doc("array", None, meta, {"x": doc.Array(column, ("t",), "r")}, {"r": doc.Table(parts, 5)})
+    body = doc.body_of(doc.to_bytes(whole)).decode()
+    at = int(share * len(body))
+    for changed in (body, body[:at] + signs + body[at + gone :]):
+        apart = doc._parse_alike(changed.encode())
+        if apart is not None:
+            assert repr(apart) == repr(doc._parse(text.load(changed.encode(), "x")))
+
+
 def test_the_quick_reader_reads_the_descriptions_of_most_items(engine, path):
     engine.write(("a", "b"), Record("table", {"x": np.arange(3), "y": np.zeros((3, 2))}, {"unit": "V"}, {}))
     assert quick.load(PLAIN, text._plain) == yaml.safe_load(PLAIN)
     body = doc.body_of((path / "a" / "b" / "lab.yaml").read_bytes()).decode()
     assert quick.load(body, text._plain) == yaml.safe_load(body)
+    assert (
+        doc._parse_alike(body.encode())
+        == engine._tree.node(("a", "b")).doc
+        == doc._parse(yaml.safe_load(body))
+    )
 
 
 @pytest.mark.parametrize(
@@ -368,6 +393,41 @@ def test_damage_in_a_large_array_costs_its_block_alone(engine, path):
     with pytest.raises(Corrupt, match="block 4"):
         engine.read(("a",), "data")
     assert [step.mended for step in engine.repair()] == [False]
+
+
+@pytest.mark.parametrize("length", [100, 400_000], ids=["one row group", "several"])
+def test_a_whole_record_is_what_its_arrays_are(engine, monkeypatch, length):
+    arrays = {
+        "numbers": RNG.standard_normal(length),
+        "pairs": RNG.standard_normal((length, 2)) + 1j,
+        "words": np.full(length, "ab", "U5"),
+        "fields": np.zeros(length, [("a", "i1"), ("b", ">f8")]),
+    }
+    engine.write(
+        ("a",), Record("table", arrays, {}, {name: ("row", name)[: a.ndim] for name, a in arrays.items()})
+    )
+    opened = []
+    open_part = read.open_part
+    monkeypatch.setattr(read, "open_part", lambda *given: opened.append(given) or open_part(*given))
+    found = engine.read_whole(("a",))
+    assert len(opened) == (1 if length == 100 else len(arrays))
+    for name, array in arrays.items():
+        assert_same_array(found.arrays[name], array)
+        assert_same_array(engine.read(("a",), name), array)
+        assert found.arrays[name].flags.writeable
+
+
+@pytest.mark.parametrize("mode", ["flipped", "shorter", "gone"])
+def test_a_whole_record_that_is_damaged_says_so(engine, path, mode):
+    engine.write(("a",), Record("table", {"x": np.arange(3), "y": np.ones(3)}, {}, {}))
+    file = path / "a" / "record.parquet"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw if mode == "flipped" else raw[:-1])
+    if mode == "gone":
+        file.unlink()
+    with pytest.raises(Corrupt, match=r"'x' of 'a'.*record\.parquet"):
+        engine.read_whole(("a",))
 
 
 # -- strangers' stores -----------------------------------------------------------------------------

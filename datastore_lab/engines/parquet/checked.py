@@ -112,7 +112,7 @@ class CheckedFile:
     def _load(self, block: int) -> bytes:
         if block != self._block:
             size = min(BLOCK, self._part.size - block * BLOCK)
-            raw = _read_at(self._handle, size, block * BLOCK)
+            raw = read_at(self._handle, size, block * BLOCK)
             if block_sum(raw) != int(self._sums[block]):
                 raise self._damaged(
                     f"block {block} of {self._part.name!r} is not as it was written (checksum)"
@@ -131,7 +131,8 @@ class CheckedFile:
         return found
 
 
-def _read_at(handle: int, size: int, offset: int) -> bytes:
+def read_at(handle: int, size: int, offset: int) -> bytes:
+    """Read bytes from a place in a file; fewer where it ends before."""
     os.lseek(handle, offset, os.SEEK_SET)
     raw = os.read(handle, size)
     while len(raw) < size and (more := os.read(handle, size - len(raw))):

@@ -27,13 +27,24 @@ DESCRIPTION = "lab.yaml"
 KIND, NAME, STATE = "lab_kind", "lab_name", "lab_state"
 _SEAL = f"{integrity.SEAL}: ".encode()
 _FILE = re.compile(r"(?i)record(\..+)?\.parquet")
+_WRONG = (LabError, ValueError, TypeError, KeyError, AttributeError, binascii.Error)
+_ALIKE = 16 << 10
+_TABLES = b"\ntables:\n"
+_WORD, _COUNT = rb"([A-Za-z_][A-Za-z0-9_.]{0,99})", rb"([0-9]{1,18})"
+_PART_LINES = (
+    rb"      - name: %s\n        rows: %s\n        size: %s\n"
+    rb'        lab_sums: ([A-Za-z][A-Za-z0-9+/]*|"[A-Za-z0-9+/]*={0,2}")\n'
+) % (_WORD, _COUNT, _COUNT)
+_TABLE_LINES = rb"  %s:\n(?:    rows_per_group: %s\n)?    files:\n((?:%s)+)" % (_WORD, _COUNT, _PART_LINES)
+_PART, _TABLE = re.compile(_PART_LINES), re.compile(_TABLE_LINES)
+_ALL_TABLES = re.compile(rb"(?:%s)+" % _TABLE_LINES)
 _HEAD = "# A record of datastore-lab: its arrays are columns of the Parquet files beside this one.\n"
 
 
 def escape(part: str) -> str:
     """Turn a name into that of a folder; names that a node's own files have are escaped too."""
     name = media.escape_file(part)
-    own = name.casefold() == DESCRIPTION or _FILE.fullmatch(name)
+    own = name[0] in "rRlL" and (name.casefold() == DESCRIPTION or _FILE.fullmatch(name))
     return f"%{ord(name[0]):02X}{name[1:]}" if own else name
 
 
@@ -102,7 +113,8 @@ class Doc(NamedTuple):
     def stat(self) -> Stat:
         """Describe the node, in objects of its own."""
         meta = {name: _copy(value) for name, value in self.meta.items() if name != integrity.BIRTH}
-        return Stat(self.kind, {name: self._info(array) for name, array in self.arrays.items()}, meta)
+        infos = {name: _info(array, self._group(array)) for name, array in self.arrays.items()}
+        return Stat(self.kind, infos, meta)
 
     def fingerprint(self) -> str:
         """Give what tells the data of the node from other data; see `Engine.fingerprint`."""
@@ -110,11 +122,8 @@ class Doc(NamedTuple):
         sums = {name: tables.get(array.table) for name, array in self.arrays.items()}
         return integrity.fingerprint(self.stat(), sums, self.meta.get(integrity.BIRTH))
 
-    def _info(self, array: Array) -> ArrayInfo:
-        column, group = array.column, self.tables[array.table].group if array.table else 0
-        size = math.prod(column.shape) * column.dtype.itemsize
-        chunks = (group, *column.shape[1:]) if column.lead == 1 and 0 < group < column.rows else None
-        return ArrayInfo(dtypes.name(column.dtype), column.shape, array.dims, size, chunks)
+    def _group(self, array: Array) -> int:
+        return self.tables[array.table].group if array.table else 0
 
     def parts(self) -> Iterator[Part]:
         """Yield all Parquet files."""
@@ -124,6 +133,14 @@ class Doc(NamedTuple):
     def names_in(self, part: Part) -> list[str]:
         """Name the arrays that a file holds."""
         return [name for name, a in self.arrays.items() if a.table and part in self.tables[a.table].parts]
+
+
+@functools.lru_cache(maxsize=1024)
+def _info(array: Array, group: int) -> ArrayInfo:
+    column = array.column
+    size = math.prod(column.shape) * column.dtype.itemsize
+    chunks = (group, *column.shape[1:]) if column.lead == 1 and 0 < group < column.rows else None
+    return ArrayInfo(dtypes.name(column.dtype), column.shape, array.dims, size, chunks)
 
 
 def _copy(value: Any) -> Any:
@@ -229,10 +246,12 @@ def parse(body: bytes, where: str) -> Doc:
     Corrupt
         If it is no description; a stranger's file may well be sealed.
     """
+    if len(body) <= _ALIKE and (found := _parse_alike(body)) is not None:
+        return found
     given = text.load(body, where) if body else {}
     try:
         return _parse(given)
-    except (LabError, ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
+    except _WRONG as error:
         raise Corrupt(
             f"the description {where!r} is damaged ({error!r}); restore it or delete its folder", key=where
         ) from error
@@ -244,32 +263,69 @@ def layout_of(body: bytes, where: str) -> Any:
 
 
 def _parse(given: Mapping[str, Any]) -> Doc:
+    tables = {str(label): _parse_table(table) for label, table in given.get("tables", {}).items()}
+    return _joined(_parse_head(given), tables)
+
+
+def _parse_alike(body: bytes) -> Doc | None:
+    """Read a description whose tables stand last and as they are written here; None for any other.
+
+    What stands before them is the same in all records of one shape and of the same attributes. What is
+    wrong with one is found again, and said, by the reader of all of them.
+    """
+    head, mark, tail = body.partition(_TABLES)
+    if not mark or _ALL_TABLES.fullmatch(tail) is None:
+        return None
+    described = list(_TABLE.finditer(tail))
+    try:
+        found = _head(head + b"\n")
+        tables = {one[1].decode(): Table(_parts(one[3]), int(one[2] or 0)) for one in described}
+        return _joined(found, tables) if found and len(tables) == len(described) else None
+    except _WRONG:
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _head(raw: bytes) -> Doc | None:
+    given = text.load_plain(raw)
+    return None if given is None or "tables" in given else _parse_head(given)
+
+
+def _joined(head: Doc, tables: Mapping[str, Table]) -> Doc:
+    for array in head.arrays.values():
+        _check_table(array, tables)
+    _check_names([part.name for table in tables.values() for part in table.parts])
+    return head._replace(tables=tables)
+
+
+def _parse_head(given: Mapping[str, Any]) -> Doc:
     kind, name = given.get(KIND, GROUP), given.get(NAME)
     if not isinstance(kind, str) or not kind or not isinstance(name, (str, type(None))):
         raise ValueError("kind and name are text")
-    tables = {str(label): _parse_table(table) for label, table in given.get("tables", {}).items()}
     described = dict(given.get("arrays", {}))
-    arrays = {label: _parse_array(array, tables) for label, array in described.items()}
+    arrays = {label: _parse_array(array) for label, array in described.items()}
     meta = dict(given.get("attributes", {}))
     meta |= {label: media.from_json(value) for label, value in given.get(STATE, {}).items()}
     own = {label: dict(a["attributes"]) for label, a in described.items() if a.get("attributes")}
     if own:
         meta[ARRAY_ATTRIBUTES] = {**meta.get(ARRAY_ATTRIBUTES, {}), **own}
-    _check_names([part.name for table in tables.values() for part in table.parts])
-    return Doc(kind, name, meta, arrays, tables)
+    return Doc(kind, name, meta, arrays)
 
 
-def _parse_array(given: Mapping[str, Any], tables: Mapping[str, Table]) -> Array:
+def _parse_array(given: Mapping[str, Any]) -> Array:
     shape, dims = _counts(given["shape"]), tuple(map(str, given["dims"]))
     column = _column(given["dtype"], shape, given["stored"])
-    table = str(given.get("table", ""))
     if len(dims) != len(shape):
         raise ValueError("dims and shape differ in length")
-    if table and tables[table].rows != column.rows:
-        raise ValueError(f"the files hold {tables[table].rows} rows, not {column.rows}")
-    if not table and column.rows * column.row_bytes:
+    return Array(column, dims, str(given.get("table", "")))
+
+
+def _check_table(array: Array, tables: Mapping[str, Table]) -> None:
+    rows, table = array.column.rows, array.table
+    if table and tables[table].rows != rows:
+        raise ValueError(f"the files hold {tables[table].rows} rows, not {rows}")
+    if not table and rows * array.column.row_bytes:
         raise ValueError("an array lies in no table")
-    return Array(column, dims, table)
 
 
 @functools.lru_cache(maxsize=256)
@@ -284,10 +340,21 @@ def _parse_table(given: Mapping[str, Any]) -> Table:
 
 def _parse_part(given: Mapping[str, Any]) -> Part:
     rows, size = _counts([given["rows"], given["size"]])
-    sums = base64.b64decode(given[integrity.SUMS], validate=True)
+    return _part(given["name"], rows, size, given[integrity.SUMS])
+
+
+def _parts(lines: bytes) -> tuple[Part, ...]:
+    return tuple(
+        _part(name.decode(), int(rows), int(size), sums.strip(b'"'))
+        for name, rows, size, sums in _PART.findall(lines)
+    )
+
+
+def _part(name: str, rows: int, size: int, encoded: str | bytes) -> Part:
+    sums = base64.b64decode(encoded, validate=True)
     if len(sums) != 8 * math.ceil(size / integrity.BLOCK):
-        raise ValueError(f"{given['name']!r} has sums for {len(sums) // 8} blocks")
-    return Part(given["name"], rows, size, sums)
+        raise ValueError(f"{name!r} has sums for {len(sums) // 8} blocks")
+    return Part(name, rows, size, sums)
 
 
 def _counts(values: Any) -> tuple[int, ...]:

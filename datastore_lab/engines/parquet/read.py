@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from datastore_lab.engines.parquet.doc import Doc
     from datastore_lab.engines.parquet.tree import Parts, Tree
 
+_FAILURES = (LabError, pa.ArrowException, ValueError, OSError, OverflowError)
 _LARGEST_PIECE = 512 << 20
 """Largest column of a row group, unpacked; those that are written here have at most an eighth of that."""
 
@@ -75,9 +77,42 @@ def read_array(tree: Tree, key: Key, name: str, selection: Selection = ()) -> ND
 
 
 def read_record(tree: Tree, key: Key) -> Record:
-    """Read a whole record, by one description of it."""
+    """Read a whole record, by one description of it; small files are opened once for all of their arrays."""
     parts, doc = tree.node(key)
-    return gather(doc.stat(), lambda name, part: _read(_Source(tree, key, name, parts, doc), part))
+    sources = {name: _Source(tree, key, name, parts, doc) for name in doc.arrays}
+    found: dict[str, NDArray[Any]] = {}
+    for label, table in doc.tables.items():
+        if len(table.parts) == 1 and table.parts[0].size <= BLOCK:
+            found |= _read_small([one for one in sources.values() if doc.arrays[one.name].table == label])
+
+    def read(name: str, selection: Selection) -> NDArray[Any]:
+        return found[name] if name in found else _read(sources[name], selection)
+
+    return gather(doc.stat(), read)
+
+
+def _read_small(sources: list[_Source]) -> dict[str, NDArray[Any]]:
+    """Read whole arrays that lie in one row group of one small file; none if they are to be read one by one.
+
+    That is so where anything is wrong, too: then reading the array in question says what.
+    """
+    try:
+        (part,) = sources[0].files
+        with open_part(*sources[0][:2], sources[0].parts, part, repr(part.name)) as file:
+            parquet = _open(sources[0], file, part)
+            if parquet.metadata.num_row_groups != 1:
+                return {}
+            return {source.name: _read_only_group(source, parquet) for source in sources}
+    except _FAILURES:
+        return {}
+
+
+def _read_only_group(source: _Source, parquet: Any) -> NDArray[Any]:
+    column = source.column
+    _refuse_absurd(source, column.rows)
+    out = np.empty((column.rows, *column.inner), column.dtype)
+    as_raw(out)[...] = _read_group(source, parquet, 0, _find_column(source, parquet))
+    return out.reshape(column.shape)
 
 
 def _read(source: _Source, selection: Selection) -> NDArray[Any]:
@@ -153,6 +188,7 @@ def _refuse_absurd(source: _Source, count: int) -> None:
         )
 
 
+@functools.cache
 def _memory() -> int:
     """Give the size of this computer's memory in bytes; no limit where it does not say."""
     if not hasattr(os, "sysconf"):
@@ -173,7 +209,7 @@ def _read_part(source: _Source, part: Part, rows: range, start: int) -> Iterator
                     yield _read_group(source, parquet, number, index)[cut]
         except LabError:
             raise
-        except (pa.ArrowException, ValueError, OSError, OverflowError) as error:
+        except _FAILURES as error:
             raise file.failure or source.damaged(f"{part.name!r} can't be read ({error})") from error
 
 

@@ -169,6 +169,14 @@ def load(raw: bytes, where: str) -> dict[str, Any]:
     return value
 
 
+def load_plain(raw: bytes) -> dict[str, Any] | None:
+    """Read a mapping that is laid out as `dump` does it; None for any other."""
+    try:
+        return quick.load(raw.decode(), _plain)
+    except ValueError:
+        return None
+
+
 class _Open:
     """A list or mapping whose end has not come yet."""
 

@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from datastore_lab import integrity
+from datastore_lab.engines.parquet.checked import read_at
 from datastore_lab.engines.parquet.doc import (
     DESCRIPTION,
     Doc,
@@ -75,9 +76,13 @@ class Tree:
         """
         path = self.where((*parts, DESCRIPTION))
         try:
-            if (size := os.stat(path).st_size) > 2 * LONGEST:
-                raise Corrupt(f"{path!r} is {size:,} bytes long, more than any description", key=path)
-            return files.read(path, self.root)
+            handle = files.open_inside(path, self.root)
+            try:
+                if (size := os.fstat(handle).st_size) > 2 * LONGEST:
+                    raise Corrupt(f"{path!r} is {size:,} bytes long, more than any description", key=path)
+                return read_at(handle, size, 0)
+            finally:
+                os.close(handle)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise Corrupt(f"the description {path!r} is missing; restore it", key=path) from error
 
@@ -95,13 +100,18 @@ class Tree:
 
     def locate(self, key: Key) -> Parts | None:
         """Turn a key into folder names, None if there is no such node."""
+        parts = self._place(key)
+        return parts if not parts or self._is_node(parts) else None
+
+    def _place(self, key: Key) -> Parts | None:
+        """Turn a key into the names of folders that are there; the last of them may be no node."""
         parts: Parts = ()
         for part in key:
             found = next((name for name in _spellings(part) if self._is_folder((*parts, name))), None)
             if found is None:
                 return None
             parts = (*parts, found)
-        return parts if not parts or self._is_node(parts) else None
+        return parts
 
     def _is_folder(self, parts: Parts) -> bool:
         path = self.overlay.path(parts)
@@ -148,9 +158,13 @@ class Tree:
         return None if body is None else integrity.known_layout(layout_of(body, self.root))
 
     def node(self, key: Key) -> Node:
-        """Give a node with its description."""
-        parts = self.require(key)
-        return Node(parts, self.doc(parts, key))
+        """Give a node with its description, whose presence proves that it is one."""
+        parts = self._place(key) or self.require(key)
+        try:
+            return Node(parts, self.doc(parts, key))
+        except Corrupt:
+            self.require(key)
+            raise
 
     def describe(self, key: Key) -> Stat:
         """Describe a node, in objects of the caller's own."""
