@@ -249,9 +249,9 @@ class RowSum:
         if self._form.kind == "T":
             self._state.update(_texts(np.asarray(rows)))
             return
-        made = np.ascontiguousarray(rows, self._form)
+        made: Any = np.ascontiguousarray(rows, self._form)
         if made.nbytes:
-            self._state.update(memoryview(made.reshape(-1).view(np.uint8)))
+            self._state.update(made.reshape(-1).view(np.uint8))
 
     def text(self) -> str | None:
         """Give the sum, with the name of how it was made; None for a type that has none."""
@@ -267,7 +267,7 @@ def _packed(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
         return None if base is None else np.dtype((base, dtype.subdtype[1]))
     if dtype.names is not None:
         fields = [(name, _packed(dtype[name])) for name in dtype.names]
-        return None if any(form is None for _, form in fields) else np.dtype(fields)  # type: ignore[arg-type]
+        return None if any(form is None for _, form in fields) else np.dtype(fields)
     if dtype.kind in "TO":
         return dtype if dtype.kind == "T" else None
     long = dtype.itemsize > {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from datastore_lab.formats.question import Question, ask
 from datastore_lab.formats.traits import format_names, format_traits, has_writer
+from datastore_lab.formats.verdict import Verdict, verdict
 from datastore_lab.units import format_duration, format_size
 
 if TYPE_CHECKING:
+    from datastore_lab.formats.measured import Measurements
     from datastore_lab.records import Traits
 
 FAST = 1000.0
@@ -96,6 +98,7 @@ def recommend(
     cloud: bool = False,
     compression: bool = False,
     safety: bool = False,
+    measured: Measurements | None = None,
 ) -> Recommendations:
     """Recommend a format for a recording.
 
@@ -118,12 +121,15 @@ def recommend(
         Programs that must open the file, such as ``"MATLAB"``, ``"Excel"`` or ``"xarray"``.
     cloud, compression, safety : bool, default False
         It will lie in object storage; it must be small; it must survive the loss of one file.
+    measured : Measurements, optional
+        What `measure` found on this computer.
 
     Returns
     -------
     Recommendations
         The best first. A format comes first if it can hold the data at all, then if all `readers` open
-        it, then as the decision tree of the guide says.
+        it, then, where it was measured, if it is fast enough, and small if that is wanted; then as the
+        decision tree of the guide says.
 
     Raises
     ------
@@ -148,7 +154,10 @@ def recommend(
     )
     chosen = dict(_tree(question))
     names = [*chosen, *((name,) for name in format_names() if (name,) not in chosen)]
-    judged = [(_judge(formats, question, chosen.get(formats)), place) for place, formats in enumerate(names)]
+    judged = [
+        (_judge(formats, question, chosen.get(formats), verdict(formats, question, measured)), place)
+        for place, formats in enumerate(names)
+    ]
     ordered = sorted(
         judged, key=lambda item: (*item[0].hurdles, item[1] if item[0].chosen else 99, item[0].points)
     )
@@ -189,7 +198,7 @@ class _Judged(NamedTuple):
     chosen: str | None
     reasons: tuple[str, ...]
     objections: tuple[str, ...]
-    hurdles: tuple[int, int]
+    hurdles: tuple[int, ...]
 
     @property
     def points(self) -> int:
@@ -200,9 +209,11 @@ class _Judged(NamedTuple):
         return Recommendation(rank, self.formats, self.label, self.reasons, self.objections, available)
 
 
-def _judge(formats: tuple[str, ...], question: Question, chosen: str | None) -> _Judged:
+def _judge(formats: tuple[str, ...], question: Question, chosen: str | None, verdict: Verdict) -> _Judged:
     traits = [format_traits(name) for name in formats]
-    remarks = list(_remarks(traits, question))
+    remarks = [*verdict.remarks, *_remarks(traits, question)]
+    if not verdict.sized:
+        remarks += _size_remarks(traits, question)
     reasons = [text for good, text in remarks if good]
     objections = [text for good, text in remarks if not good]
     missing = [name for name in formats if not has_writer(name)]
@@ -211,6 +222,7 @@ def _judge(formats: tuple[str, ...], question: Question, chosen: str | None) -> 
     hurdles = (
         int(question.dimensions > 2 and not any(one.n_dimensional for one in traits)),
         sum(not _opens(traits, reader) for reader in question.readers),
+        verdict.hurdle,
     )
     first = (chosen,) if chosen else ()
     return _Judged(formats, label, chosen, (*first, *reasons), tuple(objections), hurdles)
@@ -223,7 +235,6 @@ def _remarks(traits: list[Traits], question: Question) -> Iterator[tuple[bool, s
             yield able, good if able else bad
     for reader in question.readers:
         yield _opens(traits, reader), f"{reader} {'opens' if _opens(traits, reader) else 'does not open'} it"
-    yield from _size_remarks(traits, question)
 
 
 def _wishes(traits: list[Traits], question: Question) -> Iterator[tuple[bool, bool, str, str]]:

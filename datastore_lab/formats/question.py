@@ -30,6 +30,8 @@ class Question(NamedTuple):
         Samples per second.
     duration : float or None
         Seconds.
+    data_rate : float or None
+        Bytes per second.
     nbytes : int or None
         Uncompressed size of the whole recording.
     readers : tuple of str
@@ -42,6 +44,7 @@ class Question(NamedTuple):
     dimensions: int
     rate: float | None
     duration: float | None
+    data_rate: float | None
     nbytes: int | None
     readers: tuple[str, ...]
     simple: bool
@@ -72,6 +75,7 @@ def ask(
         dimensions=axes,
         rate=sampled,
         duration=seconds,
+        data_rate=per_second,
         nbytes=None if per_second is None or seconds is None else round(per_second * seconds),
         readers=who,
         simple=any(reader.casefold() in _SPREADSHEETS for reader in who),

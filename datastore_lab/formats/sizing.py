@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.records import Stat
-from datastore_lab.units import parse_duration, parse_frequency, parse_rate
+from datastore_lab.units import parse_duration, parse_frequency, parse_rate, parse_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,37 @@ def disk_space(
     """
     raw = buffer_size(rate, duration, sample)
     return math.ceil(raw * _text_ratio(sample)) if text else raw
+
+
+def seconds_to_overflow(
+    size: int | str, rate: float | str | None, written: float | str, sample: Any = 1
+) -> float:
+    """Compute when a buffer is full.
+
+    Parameters
+    ----------
+    size : int or str
+        Of the buffer, in bytes or as text such as ``"500 MB"``.
+    rate, sample
+        What comes, as for `buffer_size`.
+    written : number or str
+        What the writer takes: bytes per second, as ``Measurement.write_rate`` of `measure` says, or text
+        such as ``"300 MB/s"``.
+
+    Returns
+    -------
+    float
+        Seconds; infinite if the writer keeps up.
+
+    Examples
+    --------
+    >>> seconds_to_overflow("2 GB", "400 MB/s", "300 MB/s")
+    20.0
+    >>> seconds_to_overflow("2 GB", "400 MB/s", 500e6)
+    inf
+    """
+    comes, goes = data_rate(rate, sample), parse_rate(written)
+    return math.inf if goes >= comes else parse_size(size) / (comes - goes)
 
 
 def data_rate(rate: float | str | None, sample: Any = 1) -> float:
