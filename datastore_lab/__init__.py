@@ -19,6 +19,7 @@ _HOMES = {
     "open_store": "datastore_lab.store",
     "Store": "datastore_lab.store",
     "copy_store": "datastore_lab.store.moving",
+    "recover": "datastore_lab.store.recovering",
     "register_type": "datastore_lab.objects",
     "Record": "datastore_lab.records",
     "cached": "datastore_lab.cache",

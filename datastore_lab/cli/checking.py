@@ -73,6 +73,22 @@ def repair(arguments: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def recover(arguments: argparse.Namespace) -> int:
+    """Bring back to order what a stopped program left, and say what was done."""
+    from datastore_lab.store.recovering import recover as bring_back
+
+    found = bring_back(arguments.path)
+    for line in found.done:
+        print(f"done: {printable(line)}")
+    for line in found.lost:
+        print(f"lost: {printable(line)}")
+    if found.kept is not None:
+        print(f"the file as it was found is kept as {printable(found.kept)}")
+    if not found.done and not found.lost:
+        print("nothing had to be done")
+    return 1 if found.lost else 0
+
+
 def _would_repair(arguments: argparse.Namespace) -> int:
     from datastore_lab.store import open_store
     from datastore_lab.store.checking import problems as found

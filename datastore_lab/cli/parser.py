@@ -43,6 +43,11 @@ that can still be read is given up. What is damaged for good can be left behind 
 new store: datastore-lab copy --skip-damaged."""
 
 
+_RECOVER = """Bring a store back to order after its writer was killed, the power failed, or a disk was full:
+commits are ended or taken back, Parquet files made of their spools, and files that another program left open
+get what they lack, in a copy that takes their place only when all of it has been read."""
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(
@@ -54,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"datastore-lab {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_ls, _info, _verify, _repair, _compact, _copy, _convert, _formats, _tour):
+    for add in (_ls, _info, _verify, _repair, _recover, _compact, _copy, _convert, _formats, _tour):
         add(commands)
     return parser
 
@@ -120,6 +125,13 @@ def _repair(commands: _Commands) -> None:
         help="take what can be read but was changed, on purpose, by another program, and seal it anew",
     )
     repair.add_argument("-y", "--yes", action="store_true", help="do not ask before --accept")
+
+
+def _recover(commands: _Commands) -> None:
+    recover = _command(
+        commands, "recover", "bring back what a stopped program left", checking.recover, _RECOVER
+    )
+    recover.add_argument("path", help="a file or folder")
 
 
 def _compact(commands: _Commands) -> None:

@@ -27,6 +27,7 @@ from datastore_lab.records.protocols import (
     Engine,
     Maps,
     ReadsWhole,
+    Salvages,
 )
 from datastore_lab.records.reading import gather, normalise_selection
 from datastore_lab.records.sources import (
@@ -75,6 +76,7 @@ __all__ = [
     "Record",
     "Repair",
     "Selection",
+    "Salvages",
     "Span",
     "Stat",
     "Traits",

@@ -201,6 +201,21 @@ class Maps(Protocol):
         ...
 
 
+@runtime_checkable
+class Salvages(Protocol):
+    """An optional capability of an engine class: files that other programs left unfinished."""
+
+    @classmethod
+    def salvage(cls, path: str, target: str) -> str | None:
+        """Write, at `target`, a whole file of what a stopped program left at `path`, which stays as it is.
+
+        Gives in words what was done and what of it is lost; None, and no file, where nothing was left
+        unfinished. What the engine's own writers leave behind is no matter of this: opening a store for
+        writing takes care of it.
+        """
+        ...
+
+
 class Codec(Protocol[T]):
     """Turns objects of one family into records and back."""
 

@@ -92,7 +92,7 @@ def open_store(
         engine_class = _engine_class(DATABASES.get(name, name), text)
         engine = engine_class(address, mode, **options, **_space(engine_class, compact_above))
         return Store(engine) if name == "memory" else alone(engine, mode)
-    place, name = _recognised(_from_file_url(text) if scheme else text)
+    place, name = recognised(_from_file_url(text) if scheme else text)
     engine_class = ENGINES.load(name)
     return share(engine_class, place, mode, {**options, **_space(engine_class, compact_above)})
 
@@ -148,7 +148,7 @@ def _engine_class(scheme: str, text: str) -> Any:
     return engine
 
 
-def _recognised(path: str) -> tuple[Path, str]:
+def recognised(path: str) -> tuple[Path, str]:
     """Give the place without links in its path, and the name of its engine."""
     try:
         place = Path(path).expanduser()

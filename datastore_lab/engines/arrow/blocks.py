@@ -47,15 +47,16 @@ def find(path: str, size: int) -> tuple[Any, list[Batch]]:
     """
     start = disk.read(path, 0, 8)
     if start[:6] == head.MAGIC[:6]:
-        schema, _end = _schema(path, 8, size)
+        schema, _end = schema_of(path, 8, size)
         return schema, [_batch(path, at, size, head.BATCH) for at in _listed(path, size)]
     if start[:4] == head.NEXT:
-        schema, end = _schema(path, 0, size)
-        return schema, list(_followed(path, end, size))
+        schema, end = schema_of(path, 0, size)
+        return schema, [found for found in followed(path, end, size) if found.head.kind == head.BATCH]
     raise NotOurs(f"{path!r} is no Arrow file, but {said(path)}", key=path)
 
 
-def _schema(path: str, at: int, size: int) -> tuple[Any, int]:
+def schema_of(path: str, at: int, size: int) -> tuple[Any, int]:
+    """Give the schema whose message begins at a byte, and where that message ends."""
     length = head.length_of(disk.read(path, at, at + 8))
     raw = disk.read(path, at, at + length)
     if not length or at + length > size:
@@ -73,13 +74,11 @@ def _schema(path: str, at: int, size: int) -> tuple[Any, int]:
 
 def _listed(path: str, size: int) -> list[int]:
     """Give where the batches are, by the index at the end of a file."""
-    tail = disk.read(path, max(0, size - 10), size)
-    length = int.from_bytes(tail[:4], "little", signed=True)
-    if tail[4:] != head.MAGIC[:6] or not 0 < length < size - 10:
+    length = _index_length(path, size)
+    if length is None:
         raise Corrupt(
             f"{path!r} has lost its end, where an Arrow file says what it holds: it was cut, or its writer "
-            "was stopped. Restore it from a copy; pyarrow.ipc.open_stream may still read what is whole, "
-            "from byte 8 on",
+            "was stopped. recover() makes a whole file of what is there",
             key=path,
         )
     raw = disk.read(path, size - 10 - length, size - 10)
@@ -87,15 +86,25 @@ def _listed(path: str, size: int) -> list[int]:
     return [_BLOCK.unpack_from(raw, start + _BLOCK.size * index)[0] for index in range(count)]
 
 
-def _followed(path: str, at: int, size: int) -> Iterator[Batch]:
-    """Follow the messages of a stream to its end."""
+def has_index(path: str, size: int) -> bool:
+    """Say whether a file ends as an Arrow file does that was closed."""
+    return _index_length(path, size) is not None
+
+
+def _index_length(path: str, size: int) -> int | None:
+    tail = disk.read(path, max(0, size - 10), size)
+    length = int.from_bytes(tail[:4], "little", signed=True)
+    return length if tail[4:] == head.MAGIC[:6] and 0 < length < size - 10 else None
+
+
+def followed(path: str, at: int, size: int) -> Iterator[Batch]:
+    """Follow the messages of a stream to its end: its batches, and the dictionaries between them."""
     for _turn in range(_MOST_BATCHES):
         start = disk.read(path, at, at + 8)
         if not start or start == head.END:
             return
         batch = _batch(path, at, size)
-        if batch.head.kind == head.BATCH:
-            yield batch
+        yield batch
         at += batch.head.size + batch.head.body
 
 

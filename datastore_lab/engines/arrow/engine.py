@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from datastore_lab import media
 from datastore_lab.engines.arrow.foreign import ForeignFile
+from datastore_lab.engines.arrow.salvage import salvage
 from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
@@ -74,6 +75,11 @@ class ArrowEngine(StreamsEngine):
         cloud=False,
         opens_in=("pyarrow", "pandas", "Polars", "R (by the format)"),
     )
+
+    @classmethod
+    def salvage(cls, path: str, target: str) -> str | None:
+        """Make a whole file of one whose writer, another program, was stopped before it wrote the index."""
+        return salvage(path, target)
 
     def _read_file(self, path: str) -> StreamFile:
         first = disk.read(path, 0, 16)

@@ -17,7 +17,9 @@ from datastore_lab.engines.hdf5 import attrs, describe, layout, links, payload, 
 from datastore_lab.engines.hdf5 import check as checking
 from datastore_lab.engines.hdf5 import copy as copying
 from datastore_lab.engines.hdf5.append import HDF5Appender, begin
+from datastore_lab.engines.hdf5.disk import Disk
 from datastore_lab.engines.hdf5.links import Unusual
+from datastore_lab.engines.hdf5.salvage import salvage
 from datastore_lab.engines.hdf5.session import Session
 from datastore_lab.engines.hdf5.types import carry
 from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from datastore_lab.engines.hdf5.disk import Disk
     from datastore_lab.engines.hdf5.quick import Quick
 
 _PAGE = 200
@@ -250,6 +251,11 @@ class HDF5Engine(Session):
             with self._guarded(at) as root, self._atomic():
                 steps = list(checking.mend(root, at, self._source(), accept=accept))
             yield from steps
+
+    @classmethod
+    def salvage(cls, path: str, target: str) -> str | None:
+        """Make a whole file of one whose writer, another program, was stopped while it wrote."""
+        return salvage(Disk(), path, target)
 
     def compact(self) -> int:
         """Write the file anew without the space of what was deleted; returns bytes freed."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from datastore_lab import integrity
-from datastore_lab.engines.hdf5 import attrs, references, seals
+from datastore_lab.engines.hdf5 import attrs, marks, references, seals
 from datastore_lab.engines.hdf5.journal import Journal
 from datastore_lab.engines.hdf5.models import FORMAT, Models
 from datastore_lab.engines.hdf5.pages import PagedFile
@@ -153,6 +153,8 @@ class Writer:
             if exists:
                 self._handle = open_handle(disk, path, os.O_RDWR)
                 self.recovered = self._journal.recover(self._handle)
+                if mode != "w":
+                    marks.refuse(disk, self._handle, path)
             disk.unlink(f"{path}-new")
             if not exists or mode == "w":
                 self._replace_by_empty()

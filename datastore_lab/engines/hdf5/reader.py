@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datastore_lab.engines.hdf5 import gate
+from datastore_lab.engines.hdf5 import gate, marks
 from datastore_lab.engines.hdf5.files import check_place, open_file, open_handle
 from datastore_lab.engines.hdf5.journal import Header, entries, journal_path, read_header
 from datastore_lab.engines.hdf5.pages import PagedFile
@@ -105,7 +105,7 @@ class Reader:
             self._handle, self._look = -1, None
         handle = open_handle(self._disk, self._path, os.O_RDONLY)
         try:
-            self.paged = PagedFile.reader(self._disk, handle, self._undo(look))
+            self.paged = PagedFile.reader(self._disk, handle, [*self._undo(look), *self._unmarked(handle)])
             self.file = open_file(self.paged, self._path, "r")
             self._root = self.file["/"].id
         except BaseException:
@@ -122,6 +122,11 @@ class Reader:
             return list(entries(self._disk, journal, look.header))
         finally:
             self._disk.close(journal)
+
+    def _unmarked(self, handle: int) -> list[tuple[int, bytes]]:
+        """Give the superblock as it would be had its writer ended: only then all that was added is seen."""
+        mark = marks.find(self._disk, handle)
+        return [] if mark is None else [(mark.at, mark.cleared(self._disk.size(handle)))]
 
     def _peek(self) -> _Look:
         self._looked = time.monotonic()
