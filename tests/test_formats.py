@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,6 +246,38 @@ def test_a_left_over_journal_keeps_its_name_taken(tmp_path):
     assert run_name("scan_{version}.{ext}", tmp_path).name == "scan_v4.h5"
 
 
+@pytest.mark.parametrize(
+    ("left", "ext", "version"),
+    [
+        ("scan_v3.camera.arrow", "arrow", 4),
+        ("scan_v3.camera.parquet-spool", "parquet", 4),
+        ("scan_v3.daq.csv.json", "csv", 4),
+        ("scan_v3.old.h5", "h5", 1),
+        ("scan_v3.camera.arrow", "h5", 1),
+        ("scan_v3_extra.h5", "h5", 1),
+    ],
+)
+def test_files_of_single_streams_keep_their_name_taken(left, ext, version, tmp_path):
+    (tmp_path / left).touch()
+    assert run_name("scan_{version}.{ext}", tmp_path, ext=ext).name == f"scan_v{version}.{ext}"
+
+
+def test_a_recording_in_arrow_is_never_named_twice(tmp_path):
+    path = run_name("scan_{version}.{ext}", tmp_path, ext="arrow")
+    with open_store(path) as store:
+        info = ArrayInfo("<f8", (0,), ("t",), 0, None)
+        store.append("camera", Stat("stream", {"x": info}, {})).close({})
+    assert not path.exists()
+    assert run_name("scan_{version}.{ext}", tmp_path, ext="arrow").name == "scan_v2.arrow"
+    with pytest.raises(AlreadyExists):
+        run_name("scan_v1.arrow", tmp_path)
+
+
+def test_a_version_may_stand_twice(tmp_path):
+    (tmp_path / "v2_of_v2.h5").touch()
+    assert run_name("{version}_of_{version}.h5", tmp_path).name == "v3_of_v3.h5"
+
+
 def test_names_without_a_version_never_overwrite(tmp_path):
     path = run_name("{experiment}.{ext}", tmp_path, experiment="live", ext="arrow")
     assert path.name == "live.arrow"
@@ -333,6 +367,39 @@ def test_names_taken_at_the_same_moment(tmp_path):
         thread.join()
     assert sorted(made) == sorted(entry.name for entry in tmp_path.iterdir())
     assert len(set(made)) == 8
+
+
+def test_claimed_names_are_nobody_elses(tmp_path):
+    first, second = (run_name("a_{version}.{ext}", tmp_path / "new", claim=True) for _ in range(2))
+    assert (first.name, second.name) == ("a_v1.h5", "a_v2.h5")
+    assert run_name("a_{version}.{ext}", tmp_path / "new").name == "a_v1.h5", "only who claims minds claims"
+    with pytest.raises(AlreadyExists, match="claimed"):
+        run_name("b.h5", tmp_path, claim=True) and run_name("b.h5", tmp_path, claim=True)
+    longest = run_name("é" * 120 + "_{version}.h5", tmp_path, claim=True)
+    assert longest.name.endswith("_v1.h5")
+
+
+CLAIMING = """
+import sys
+from datastore_lab import run_name
+for _ in range(25):
+    print(run_name("scan_{version}.{ext}", sys.argv[1], claim=True).name, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_processes_that_claim_at_once_get_different_names(tmp_path):
+    command = [sys.executable, "-c", CLAIMING, str(tmp_path)]
+    children = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    names = [child.stdout.readline().strip() for _ in range(25) for child in children]
+    assert set(names) == {f"scan_v{number}.h5" for number in range(1, 76)}
+    children[0].kill()
+    for child in children:
+        child.communicate("\n")
+    assert run_name("scan_{version}.{ext}", tmp_path, claim=True).name == "scan_v1.h5", "claims end"
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == []
 
 
 # -- the table ---------------------------------------------------------------------------------------

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING
 
-from datastore_lab.errors import AlreadyExists
+from datastore_lab.errors import AlreadyExists, EngineError, Locked
+from datastore_lab.locks import FileLock
+from datastore_lab.registry import SUFFIXES
 
 if TYPE_CHECKING:
     import os
@@ -20,6 +24,8 @@ PATTERN = "{experiment}_{date}_{time}_{version}.{ext}"
 _LONGEST = 255
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
 _DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_SPLIT = {"arrow", "parquet", "csv"}  # formats in which each stream has a file of its own
+_CLAIMS: list[FileLock] = []
 _VERSION = "\x00"  # stands for the version while the rest of the name is made; no file name can hold it
 
 
@@ -31,11 +37,12 @@ def run_name(
     ext: str = "h5",
     when: datetime | None = None,
     fields: Mapping[str, str] | None = None,
+    claim: bool = False,
 ) -> Path:
     """Suggest a file name that is not taken.
 
-    The version is one more than the highest that is there under the same name. Nothing is created: open
-    the file with mode ``"x"`` where another process may choose a name at the same moment.
+    The version is one more than the highest that is there under the same name; the files of single streams
+    (``run_v1.camera.arrow``) and what lies beside a file count as well.
 
     Parameters
     ----------
@@ -50,6 +57,10 @@ def run_name(
         Now in local time if not given; a time with a zone is converted to local time.
     fields : mapping of str to str, optional
         More fields for the pattern.
+    claim : bool, default False
+        Keep the name for this process until it ends, so that no other that claims one at the same moment
+        gets it. The folder is made; a hidden file in it notes who has the name. Without this nothing is
+        created.
 
     Returns
     -------
@@ -80,9 +91,54 @@ def run_name(
     }
     template = _fill(pattern, known)
     place = Path(folder)
+    if claim:
+        return _claimed(place, template, pattern)
     if _VERSION not in template:
         return _untaken(place / _checked(template, pattern))
-    return place / _checked(template.replace(_VERSION, f"v{_next_version(place, template)}"), pattern)
+    return _numbered(place, template, pattern, _next_version(place, template))
+
+
+def _numbered(folder: Path, template: str, pattern: str, version: int) -> Path:
+    return folder / _checked(template.replace(_VERSION, f"v{version}"), pattern)
+
+
+def _claimed(folder: Path, template: str, pattern: str) -> Path:
+    """Take the next name that nobody else has taken or claimed."""
+    _checked(template.replace(_VERSION, "v1"), pattern)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(f"the folder {str(folder)!r} can't be made: {error}", key=str(folder)) from error
+    least = 1
+    while True:
+        version = max(least, _next_version(folder, template))
+        path = _numbered(folder, template, pattern, version)
+        if _lock(path) and version >= _next_version(folder, template):
+            return path if _VERSION in template else _untaken(path)
+        if _VERSION not in template:
+            raise AlreadyExists(f"{str(path)!r} is claimed by another; put {{version}} into the pattern")
+        least = version + 1
+
+
+def _lock(path: Path) -> bool:
+    """Claim a name; the claim ends with the process, however that ends."""
+    try:
+        _CLAIMS.append(FileLock(path.with_name(_claim_name(path.name)), f"the name {path.name!r}"))
+    except Locked:
+        return False
+    if len(_CLAIMS) == 1:
+        atexit.register(_release)
+    return True
+
+
+def _claim_name(name: str) -> str:
+    """Name the file of a claim: readable, and never too long."""
+    return f".{name[:50]}-{zlib.crc32(name.casefold().encode()):08x}.claim"
+
+
+def _release() -> None:
+    while _CLAIMS:
+        _CLAIMS.pop().release()
 
 
 def _fill(pattern: str, known: Mapping[str, str]) -> str:
@@ -127,20 +183,31 @@ def _checked(name: str, pattern: str) -> str:
 
 
 def _untaken(path: Path) -> Path:
-    if any(
-        name.casefold() in {path.name.casefold(), f"{path.name}-journal".casefold()}
-        for name in _names(path.parent)
-    ):
+    taken = _taken(path.name)
+    if any(taken.fullmatch(name.casefold()) for name in _names(path.parent)):
         raise AlreadyExists(f"{str(path)!r} is taken; put {{version}} into the pattern", key=str(path))
     return path
 
 
 def _next_version(folder: Path, template: str) -> int:
-    """Count on from the highest version; a left-over journal keeps its version taken."""
-    number = r"v(\d{1,18})"
-    taken = re.compile(re.escape(template.casefold()).replace(re.escape(_VERSION), number) + "(?:-journal)?")
+    """Count on from the highest version."""
+    taken = _taken(template)
     found = (taken.fullmatch(name.casefold()) for name in _names(folder))
-    return 1 + max((int(match[1]) for match in found if match), default=0)
+    return 1 + max((int(match["version"]) for match in found if match), default=0)
+
+
+def _taken(template: str) -> re.Pattern[str]:
+    """Match names of files that take a name: itself, its single streams, and what was left beside it."""
+    stem, dot, ext = template.casefold().rpartition(".")
+    if not dot or _VERSION in ext:
+        return re.compile(rf"{_pattern(template.casefold())}(?:-.+)?", re.DOTALL)
+    streams = r"(?:\..+)?" if SUFFIXES.get(f".{ext}") in _SPLIT else ""
+    return re.compile(rf"{_pattern(stem)}{streams}\.{re.escape(ext)}(?:[-.].+)?", re.DOTALL)
+
+
+def _pattern(template: str) -> str:
+    first, *others = re.escape(template).split(re.escape(_VERSION))
+    return r"v\d+".join([r"v(?P<version>\d{1,18})".join([first, *others[:1]]), *others[1:]])
 
 
 def _names(folder: Path) -> list[str]:
