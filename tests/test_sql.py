@@ -454,7 +454,7 @@ def test_a_schema_that_would_run_something_is_refused(tmp_path, statement):
 
 
 def test_a_later_layout_is_refused(tmp_path):
-    from datastore_lab.engines.sql.change import store_seal
+    from datastore_lab.engines.sql.nodes import store_seal
 
     path = tmp_path / "lab.sqlite"
     _sample(path)

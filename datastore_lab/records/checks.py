@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_AXES = 32
 """Axes of one array: what HDF5 holds, so that a record can move to every engine."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 DURABILITIES = ("disk", "process")
 """What a commit survives: a power cut, or only the end of the process."""
@@ -70,7 +73,7 @@ def check_record(record: Record) -> None:
     Raises
     ------
     BadKey
-        If the kind or a name is empty or not text, or a dimension list does not fit its array.
+        If the kind or a name is empty, not text or not encodable, or a dimension list does not fit its array.
     NotStorable
         If an array has more than `MOST_AXES` axes.
     """
@@ -78,6 +81,8 @@ def check_record(record: Record) -> None:
     for name in names:
         if not isinstance(name, str) or not name:
             raise BadKey(f"a record can't use {name!r} as a name: names are non-empty text", key=name)
+        if not name.isascii() and _SURROGATE.search(name):
+            raise BadKey(f"a record can't use {name!r} as a name: it holds a lone surrogate", key=name)
     if record.kind == GROUP:
         raise BadKey(f"{GROUP!r} is the kind of a node without a record", key=record.kind)
     for name, array in record.arrays.items():

@@ -6,6 +6,7 @@ UTF-8, and one with the start and length of each item in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,8 @@ SPAN = np.dtype([("start", "<i8"), ("size", "<i8")])
 """Where the UTF-8 of one item of text lies."""
 
 _LARGEST_PART = 8 << 20
-_MOST_AXES = 64
+_MOST_AXES = 63  # of what numpy has, as the bytes of an item are one more
+_MOST_BYTES = (1 << 63) - 1
 
 
 class Array(NamedTuple):
@@ -110,7 +112,8 @@ class Array(NamedTuple):
         wrong = len(shape) > _MOST_AXES or (dims is not None and len(dims) != len(shape))
         if wrong or not 0 < made.part <= _LARGEST_PART or (made.dtype == dtypes.STRING) != (text is not None):
             raise ValueError(kept)
-        dtypes.parse(made.dtype)
+        if math.prod(n or 1 for n in (*shape, dtypes.parse(made.dtype).itemsize)) > _MOST_BYTES:
+            raise ValueError(kept)  # numpy minds even where there are no items
         return made
 
 

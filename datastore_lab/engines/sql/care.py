@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from datastore_lab.engines.sql import walk
-from datastore_lab.engines.sql.change import store_seal
+from datastore_lab.engines.sql.nodes import store_seal
 from datastore_lab.engines.sql.parts import Block, Reader
-from datastore_lab.engines.sql.tables import store
+from datastore_lab.engines.sql.tables import part, store
 from datastore_lab.errors import Corrupt
 from datastore_lab.records import Problem
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from datastore_lab.engines.sql.nodes import Node
     from datastore_lab.keys import Key
 
+MISSING_TOLD = 1000
+_PAGE = 1000
+
 
 def verify(database: Database, reading: walk.Reading, key: Key, *, deep: bool = True) -> Iterator[Problem]:
     """Read everything; damage that hits an item is told of that item, other damage of the store.
@@ -26,18 +30,33 @@ def verify(database: Database, reading: walk.Reading, key: Key, *, deep: bool = 
     Damage that no item shows is looked for if it is to be `deep`.
     """
     found = False
-    with reading() as lookup:
-        row = lookup.row(key)
     wrong: list[Corrupt] = []
+    try:
+        row = _start(reading, key, wrong)
+    except Corrupt as error:
+        if key != ():
+            raise
+        yield Problem((), None, error.message)
+        yield from _store_problems(database, reading, quiet=not deep)
+        return
     for path, child in walk.below(reading, row, key, wrong):
         for problem in _node_problems(reading, path, child):
             found = True
             yield problem
-    for error in wrong:
+    for other in wrong:
         found = True
-        yield Problem(error.key, None, error.message)
+        yield Problem(other.key, None, other.message)
     if key == ():
         yield from _store_problems(database, reading, quiet=found or not deep)
+
+
+def _start(reading: walk.Reading, key: Key, wrong: list[Corrupt]) -> Any:
+    """Give the row from which to look; every other one is checked as it is found below its parent."""
+    with reading() as lookup:
+        row = lookup.row(key)
+        if not lookup.is_in_place(row):
+            wrong.append(lookup.misplaced(key))
+    return row
 
 
 def _node_problems(reading: walk.Reading, key: Key, child: Any) -> Iterator[Problem]:
@@ -51,21 +70,49 @@ def _node_problems(reading: walk.Reading, key: Key, child: Any) -> Iterator[Prob
         yield Problem(key, None, error.message)
         return
     for name, array in own.arrays.items():
-        bad = [f"part {n} of {block.pieces}" for block in array.blocks for n in bad_parts(reading, block)]
+        bad = [(n, block.pieces) for block in array.blocks for n in bad_parts(reading, block)]
         if bad and _is_still_there(reading, own):
             more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-            yield Problem(key, name, f"{', '.join(bad[:3])}{more}: not as written (checksum)")
+            more = " and more" if len(bad) >= MISSING_TOLD else more
+            told = ", ".join(f"part {number} of {pieces}" for number, pieces in bad[:3])
+            yield Problem(key, name, f"{told}{more}: not as written (checksum)")
 
 
 def bad_parts(reading: walk.Reading, block: Block) -> Iterator[int]:
-    """Give the numbers of parts that can't be read as they were written."""
-    for number in range(block.pieces):
-        try:
-            with reading() as lookup:
-                for _ in Reader(lookup.connection, lookup.store).fetch(block, [number]):
-                    pass
-        except Corrupt:
+    """Give the numbers of parts that can't be read as they were written.
+
+    Of those that are missing only the first thousand: a damaged declaration may claim any number of them.
+    """
+    after, untold = 0, MISSING_TOLD
+    for number in itertools.chain(_held(reading, block), [block.pieces]):
+        missing = range(after, number)[:untold]
+        yield from missing
+        untold -= len(missing)
+        if number < block.pieces and not _is_well(reading, block, number):
             yield number
+        after = number + 1
+
+
+def _held(reading: walk.Reading, block: Block) -> Iterator[int]:
+    """Give the numbers of the parts that are there, in order."""
+    last, left = -1, True
+    while left:
+        with reading() as lookup:
+            where = (part.c.store == lookup.store) & (part.c.array == block.id)
+            where &= (part.c.number > last) & (part.c.number < min(block.pieces, 1 << 62))
+            found = sa.select(part.c.number).where(where).order_by(part.c.number).limit(_PAGE)
+            numbers = list(lookup.connection.execute(found).scalars())
+        yield from (number for number in numbers if type(number) is int)
+        left = len(numbers) == _PAGE
+        last = numbers[-1] if left else last
+
+
+def _is_well(reading: walk.Reading, block: Block, number: int) -> bool:
+    try:
+        with reading() as lookup:
+            return all(len(raw) for _, raw in Reader(lookup.connection, lookup.store).fetch(block, [number]))
+    except Corrupt:
+        return False
 
 
 def _is_still_there(reading: walk.Reading, own: Node) -> bool:

@@ -2,60 +2,79 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
-import xxhash
 
 from datastore_lab import dtypes
 from datastore_lab.engines.sql import arrays as _arrays
 from datastore_lab.engines.sql.arrays import Array
 from datastore_lab.engines.sql.lookup import Lookup
-from datastore_lab.engines.sql.nodes import Node, row_of, spill_block
-from datastore_lab.engines.sql.parts import GROWING, PART, Block, part_row
+from datastore_lab.engines.sql.nodes import Node, attributes_text, row_of, spill_block, store_seal
+from datastore_lab.engines.sql.outgoing import Outgoing
+from datastore_lab.engines.sql.parts import GROWING, PART, Block
+from datastore_lab.engines.sql.removing import below, readable, remove_nodes
 from datastore_lab.engines.sql.tables import ROOT, node, part, store
 from datastore_lab.errors import Corrupt, EngineError
 from datastore_lab.integrity import BIRTH, birth
 from datastore_lab.records import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from datastore_lab.keys import Key
     from datastore_lab.records import Record
 
-_WAITING = 4 << 20
+_UNSENT = 4 << 20
 _ROWS = 1000
-_BATCH = 500
 _KEPT = 20_000
-
-
-def store_seal(row: Any) -> str:
-    """Give the sum over the row of a store."""
-    text = "|".join(str(row[name]) for name in ("id", "name", "lab_layout", "revision", "next"))
-    return xxhash.xxh3_128_hexdigest(text.encode())
+_HELD = 16 << 20
+_FEW = 10_000
 
 
 class Change:
     """Changes of one store, from the lock on it to the commit.
 
     Nodes are kept once they were seen: nobody else can change them meanwhile.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+    number : int
+        Of the store.
+    url : str
+        For messages.
+    sound : dict of int to (int, int), optional
+        Count and tally of nodes that were found to have all children, from one change to the next.
+
+    Attributes
+    ----------
+    failed : BaseException or None
+        What left the transaction half-changed, so that it can only be undone.
+    undo : list of callable
+        To be called if it is.
     """
 
-    def __init__(self, connection: sa.Connection, number: int, url: str) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        number: int,
+        url: str,
+        sound: dict[int, tuple[int, int]] | None = None,
+    ) -> None:
         self._connection, self._number, self._url = connection, number, url
         self._lookup = Lookup(connection, number, url)
         self._nodes: dict[Key, Node | None] = {}
         self._dirty: dict[int, Node] = {}
         self._counted: dict[int, Node] = {}
-        self._parts: list[dict[str, Any]] = []
-        self._waiting = 0
-        self._gone: list[int] = []
-        self._touched = False
+        self._out = Outgoing(connection, number)
+        self._unsent = self._held = 0
+        self._sound = {} if sound is None else sound
+        self._looked_at: set[int] = set()
+        self._steps = 0
         self.undo: list[Callable[[], None]] = []
         self.failed: BaseException | None = None
         self._row = self._locked()
@@ -79,6 +98,11 @@ class Change:
         """The connection, with everything that was changed so far in it."""
         self.flush()
         return self._connection
+
+    @property
+    def steps(self) -> int:
+        """How many times something was changed so far."""
+        return self._steps + self._out.steps
 
     @property
     def revision(self) -> int:
@@ -107,6 +131,7 @@ class Change:
         way = [key[:depth] for depth in range(known + 1, len(key) + 1)]
         found = {at: self._lookup.load(row, at) for at, row in zip(way, rows, strict=False)}
         self._nodes.update({**dict.fromkeys(way), **found})
+        self._held += sum(own.size for own in found.values())
 
     def node(self, key: Key) -> Node:
         """Give a node that must be there."""
@@ -135,12 +160,28 @@ class Change:
         if found is not None:
             return found
         above = self.make(key[:-1])
+        self._refuse_hidden(above, key)
         number = self.number()
         made = Node(number, above.id, number, key[-1])
         made.new = made.complete = True
         self._nodes[key] = self._changed(made)
         self._count(above, key[-1], 1)
         return made
+
+    def _refuse_hidden(self, above: Node, key: Key) -> None:
+        """Make sure that damage hides no node by the name of a new one: there would be two once it is mended.
+
+        To look at all children takes long where they are many, so it is done once, and not again before
+        somebody else has changed them.
+        """
+        if above.id in self._looked_at:
+            return
+        if not above.complete and self._sound.get(above.id) != (above.children, above.tally):
+            self.flush()
+            if not self._lookup.has_all_children(above):
+                self._lookup.refuse_hidden(above.id, key)
+                return
+        self._looked_at.add(above.id)
 
     def number(self) -> int:
         """Give a number that no node or array of this store ever had."""
@@ -152,12 +193,13 @@ class Change:
             raise self._lookup.incomplete((above.name,) if above.name else ())
         above.count(name, sign)
         self._counted[above.id] = above
-        self._touched = True
+        self._steps += 1
 
     def _changed(self, own: Node) -> Node:
         self._dirty[own.id] = own
-        self._touched = True
-        if len(self._dirty) >= _ROWS:
+        self._unsent += own.size
+        self._steps += 1
+        if len(self._dirty) >= _ROWS or self._unsent >= _UNSENT:
             self.flush()
         return own
 
@@ -165,11 +207,15 @@ class Change:
 
     def put(self, key: Key, record: Record, data: Mapping[str, NDArray[Any]]) -> Node:
         """Write a record, or replace one."""
-        if len(self._nodes) > _KEPT:
+        meta = dict(record.meta)
+        text = attributes_text(meta, key, self._url)
+        self._held += len(text)
+        if len(self._nodes) > _KEPT or self._held > _HELD:
             self._forget()
         own = self.make(key)
         self._drop(own)
-        own.kind, own.meta, own.arrays = record.kind, dict(record.meta), {}
+        own.say(meta, text)
+        own.kind, own.arrays = record.kind, {}
         ids = iter(self.number, None)
         for name, array in data.items():
             dims = record.dims.get(name)
@@ -199,25 +245,21 @@ class Change:
     def merge(self, key: Key, meta: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
         """Merge into the attributes of a node, and remove those in `drop`."""
         own = self.node(key)
-        for name in drop:
-            own.meta.pop(name, None)
-        own.meta.update(meta)
+        merged = {**own.meta, **meta} if not drop else {**_without(own.meta, drop), **meta}
+        text = attributes_text(merged, key, self._url)
+        self._held += len(text)
+        own.say(merged, text)
         self._changed(own)
+        if self._held > _HELD:
+            self._forget()
 
     def put_part(self, array: int, number: int, raw: bytes) -> None:
         """Add a part of an array."""
-        row = part_row(self._number, array, number, raw)
-        self._parts.append(row)
-        self._touched = True
-        self._waiting += len(row["bytes"])
-        if self._waiting >= _WAITING:
-            self._flush_parts()
+        self._out.put(array, number, raw)
 
     def replace_part(self, array: int, number: int, raw: bytes) -> None:
         """Write a part again."""
-        where = (part.c.store == self._number) & (part.c.array == array) & (part.c.number == number)
-        self._connection.execute(sa.delete(part).where(where))
-        self.put_part(array, number, raw)
+        self._out.replace(array, number, raw)
 
     def move(self, old: Key, new: Key) -> None:
         """Put a node, with everything below it, elsewhere."""
@@ -229,6 +271,7 @@ class Change:
         self.check_names(new)
         self._take_away(own, old)
         above = self.make(new[:-1])
+        self._refuse_hidden(above, new)
         self._count(above, new[-1], 1)
         own.parent, own.position, own.name = above.id, self.number(), new[-1]
         self._changed(own)
@@ -241,8 +284,13 @@ class Change:
         self._forget()
         level = [own.id]
         while level:
-            self._delete_level(level)
-            level = list(self._below(level))
+            for each in readable(self._lookup, level):
+                self._drop(each)
+            self._out.send_gone()
+            beneath = list(below(self._lookup, key, level))
+            remove_nodes(self._connection, self._number, level)
+            self._steps += 1
+            level = beneath
 
     def clear(self) -> None:
         """Empty the store."""
@@ -260,51 +308,29 @@ class Change:
         self._count(above, key[-1], -1)
 
     def _forget(self) -> None:
-        """Write everything out, and look at it afresh: keys have changed."""
+        """Write everything out, and look at it afresh: keys have changed, or what is known takes too much."""
         self.flush()
         self._nodes.clear()
-
-    # -- deleting, a batch at a time ----------------------------------------------------------------
-
-    def _delete_level(self, numbers: list[int]) -> None:
-        """Delete the arrays of nodes; those that can't be read leave their parts to `compact`."""
-        for some in _batches(numbers):
-            where = (node.c.store == self._number) & node.c.id.in_(some)
-            for row in self._connection.execute(sa.select(node).where(where)).all():
-                try:
-                    own = self._lookup.load(row, ())
-                except Corrupt:
-                    continue
-                self._drop(own)
-            self._flush_gone()
-
-    def _below(self, numbers: list[int]) -> Iterator[int]:
-        """Give the nodes below some, and unhook them once they are known."""
-        for some in _batches(numbers):
-            where = (node.c.store == self._number) & node.c.parent.in_(some)
-            found = list(self._connection.execute(sa.select(node.c.id).where(where)).scalars())
-            yield from found
-        if numbers:
-            self._delete_nodes(numbers)
-
-    def _delete_nodes(self, numbers: list[int]) -> None:
-        for some in _batches(numbers):
-            where = (node.c.store == self._number) & node.c.id.in_(some)
-            self._connection.execute(sa.delete(node).where(where))
-        self._touched = True
+        self._held = 0
 
     def _drop(self, own: Node) -> None:
-        if own.spill is not None:
-            self._gone.append(own.spill)
-            own.spill = None
-        for array in own.arrays.values():
-            self._gone.extend(block.id for block in array.blocks)
+        blocks = [block.id for array in own.arrays.values() for block in array.blocks]
+        self._out.drop(blocks if own.spill is None else [own.spill, *blocks])
+        own.spill = None
 
     # -- to the database ----------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send everything that waits."""
-        self._flush_gone()
+        """Send everything that waits; if that fails, what waited is lost, and all can only be undone."""
+        try:
+            self._flush()
+        except BaseException as error:
+            self.failed = error
+            raise
+
+    def _flush(self) -> None:
+        self._out.send_gone()
+        self._unsent = 0
         changed, self._dirty = list(self._dirty.values()), {}
         rows = [(own, row_of(self._number, own, self._text(own))) for own in changed]
         new = [row for own, row in rows if own.new]
@@ -314,14 +340,18 @@ class Change:
             if not own.new:
                 self._update(row)
             own.new = False
-            self._counted.pop(own.id, None)
-        self._flush_counts()
-        self._flush_parts()
+            self._counted[own.id] = own
+        self._flush_counts({own.id for own in changed})
+        self._out.send()
 
-    def _flush_counts(self) -> None:
+    def _flush_counts(self, sent: set[int]) -> None:
         counted, self._counted = self._counted, {}
         for own in counted.values():
-            self._update({"store": self._number, "id": own.id, "children": own.children, "tally": own.tally})
+            values = {"children": own.children, "tally": own.tally}
+            if own.id not in sent:
+                self._update({"store": self._number, "id": own.id, **values})
+            if own.id in self._looked_at:
+                self._sound[own.id] = own.children, own.tally
 
     def _update(self, row: dict[str, Any]) -> None:
         where = (node.c.store == row.pop("store")) & (node.c.id == row.pop("id"))
@@ -332,8 +362,8 @@ class Change:
         text = own.text()
         raw = text.encode("utf-8", "surrogatepass") if len(text) > PART // 4 else b""
         if own.spill is not None:
-            self._gone.append(own.spill)
-            self._flush_gone()
+            self._out.drop([own.spill])
+            self._out.send_gone()
             own.spill = None
         if len(raw) <= PART:
             return text
@@ -343,36 +373,22 @@ class Change:
             self.put_part(own.spill, number, piece.tobytes())
         return str(len(raw))
 
-    def _flush_parts(self) -> None:
-        rows, self._parts, self._waiting = self._parts, [], 0
-        if rows:
-            self._connection.execute(sa.insert(part), rows)
-
-    def _flush_gone(self) -> None:
-        gone, self._gone = self._gone, []
-        if gone:
-            self._flush_parts()
-        for some in _batches(gone):
-            where = (part.c.store == self._number) & part.c.array.in_(some)
-            self._connection.execute(sa.delete(part).where(where))
-            self._touched = True
-
     def finish(self) -> None:
         """Count the commit; what follows is the database's own."""
         if self.failed is not None:
             raise EngineError(
-                f"{self._url}: a change in this transaction failed, all of it is undone: {self.failed}",
+                f"{self._url}: a change in this transaction failed, all of it is undone: {self.failed!r}",
                 key=self._url,
             ) from self.failed
         self.flush()
-        if not self._touched:
+        if not self.steps:
             return
+        if len(self._sound) > _FEW:
+            self._sound.clear()
         row = {**self._row, "revision": self._row["revision"] + 1}
         values = {"revision": row["revision"], "next": row["next"], "seal": store_seal(row)}
         self._connection.execute(sa.update(store).where(store.c.id == self._number).values(values))
 
 
-def _batches(numbers: Iterable[int]) -> Iterator[list[int]]:
-    left = iter(numbers)
-    while some := list(itertools.islice(left, _BATCH)):
-        yield some
+def _without(meta: Mapping[str, Any], drop: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in meta.items() if name not in drop}

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from datastore_lab.engines.sql.faults import Again, may_be_tried_again, sort, spoken, translated
 from datastore_lab.errors import EngineError, Locked
+from datastore_lab.interrupts import Uninterrupted
 
 if TYPE_CHECKING:
     from datastore_lab.engines.sql.address import Address
@@ -156,6 +157,10 @@ class Database:
         finally:
             self._patience = patience
 
+    def uninterrupted(self) -> AbstractContextManager[None]:
+        """Hold back Ctrl-C, but not from a server, which may not answer."""
+        return Uninterrupted() if self.is_sqlite else nullcontext()
+
     def leave(self) -> None:
         """Let go of both connections; the next use connects again."""
         with self._read_lock:
@@ -205,7 +210,12 @@ class Database:
         self._writer = None
 
     def _connect(self, isolation: str) -> sa.Connection:
-        connection = self._engine.connect()
+        try:
+            connection = self._engine.connect()
+        except (TypeError, ValueError) as error:
+            if self.is_sqlite:
+                raise
+            raise self._refused(error) from None
         return connection if self.is_sqlite else connection.execution_options(isolation_level=isolation)
 
     # -- engines of SQLAlchemy ----------------------------------------------------------------------
@@ -223,8 +233,18 @@ class Database:
                 f"{self.address.shown} needs the package {error.name!r}: pip install 'datastore-lab[sql]'",
                 key=self.address.shown,
             ) from error
+        except (TypeError, ValueError) as error:
+            raise self._refused(error) from None
         sa.event.listen(engine, "connect", self._set_up_server)
         return engine
+
+    def _refused(self, error: Exception) -> EngineError:
+        """Make the error for an option that a driver does not take; its own may show the password."""
+        said = self.address.masked(str(error))
+        return EngineError(
+            f"{self.address.shown}: the driver does not take an option in the address: {said}",
+            key=self.address.shown,
+        )
 
     def _arguments(self) -> dict[str, Any]:
         program = f"datastore_lab on {platform.node()}, process {os.getpid()}"

@@ -17,14 +17,10 @@ from datastore_lab.engines.sql.connect import PATIENCE, Database
 from datastore_lab.engines.sql.faults import Again, translated
 from datastore_lab.engines.sql.lookup import Described, Lookup
 from datastore_lab.errors import (
-    AlreadyExists,
-    BadKey,
     Corrupt,
     EngineError,
-    LabError,
     Locked,
     NotFound,
-    NotStorable,
     ReadOnly,
 )
 from datastore_lab.keys import Key, check
@@ -52,7 +48,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRIES = 8
-_REFUSALS = (NotFound, AlreadyExists, BadKey, NotStorable)
 
 
 class SQLEngine:
@@ -117,6 +112,7 @@ class SQLEngine:
         self._owner: int | None = None
         self._closed = False
         self._described = Described()
+        self._sound: dict[int, tuple[int, int]] = {}
         self._database = Database(
             place,
             writable=self._writable,
@@ -296,7 +292,7 @@ class SQLEngine:
         change = None
         try:
             with self._database.changing() as connection:
-                change = self._change = Change(connection, self._store, self._url)
+                change = self._change = Change(connection, self._store, self._url, self._sound)
                 self._owner = threading.get_ident()
                 yield change
                 self._check_not_closed_inside()
@@ -310,26 +306,24 @@ class SQLEngine:
 
     @contextmanager
     def _failing(self, change: Change) -> Iterator[None]:
-        """Note that the open transaction can't be committed any more, unless the change was only refused."""
+        """Note that the open transaction can only be undone, unless a change was refused before it began."""
         if change.failed is not None:
             raise EngineError(
-                f"{self._url}: an earlier change of this transaction failed ({change.failed}); it can only "
+                f"{self._url}: an earlier change of this transaction failed ({change.failed!r}); it can only "
                 "be undone",
                 key=self._url,
             ) from change.failed
-        try:
-            yield
-        except _REFUSALS:
-            raise
-        except SQLAlchemyError as error:
-            change.failed = error
-            raise translated(error, self._database.address) from None
-        except LabError as error:
-            change.failed = None if isinstance(error, Corrupt) else error
-            raise
-        except Exception as error:
-            change.failed = error
-            raise
+        with self._database.uninterrupted():  # Ctrl-C comes when it is done
+            before = change.steps
+            try:
+                yield
+            except BaseException as error:
+                stopped = isinstance(error, SQLAlchemyError) or not isinstance(error, Exception)
+                if stopped or change.steps != before:
+                    change.failed = error
+                if isinstance(error, SQLAlchemyError):
+                    raise translated(error, self._database.address) from None
+                raise
 
     def _check_not_closed_inside(self) -> None:
         if self._closed:

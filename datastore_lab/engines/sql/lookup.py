@@ -9,7 +9,7 @@ import xxhash
 
 from datastore_lab import media
 from datastore_lab.engines.sql.arrays import Array
-from datastore_lab.engines.sql.nodes import Node, is_bound, name_hash, seal, spill_block
+from datastore_lab.engines.sql.nodes import LONGEST, Node, is_bound, name_hash, seal, spill_block
 from datastore_lab.engines.sql.parts import Reader
 from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import ROOT, node, part
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-_LONGEST = 1 << 28
 _ABOVE_ROOT = 0
 
 
@@ -98,7 +97,10 @@ class Lookup:
         values: dict[str, Any] = {"store": self.store, "parent": _ABOVE_ROOT, "hash0": 0, "name0": b""}
         for depth, name in enumerate(key, 1):
             values[f"hash{depth}"], values[f"name{depth}"] = name_hash(name), name.encode()
-        return self._along(values, _ABOVE_ROOT, key, -1, whole=True) or [self.root()]
+        rows = self._along(values, _ABOVE_ROOT, key, -1, whole=True)
+        if not rows:  # an index has lost the root
+            rows = [self.root(), *(self.follow(ROOT, key, whole=True) if key else ())]
+        return rows
 
     def _along(self, values: dict[str, Any], parent: int, key: Key, known: int, *, whole: bool) -> list[Any]:
         steps = len(key) - known
@@ -106,6 +108,8 @@ class Lookup:
         found = sorted(_way(steps).rows(self.connection, values), key=_depth)
         rows: list[Any] = [_Row(values[1:]) for values in found]
         for depth, row in enumerate(rows, known + 1):
+            if row.id is None:
+                raise self._unindexed(key[:depth])
             if row.id != ROOT:
                 self._check_step(row, parent, key[:depth])
             parent = row.id
@@ -155,17 +159,36 @@ class Lookup:
             raise self.misplaced(key[: len(rows) + 1])
         if any(other.name == key[len(rows)].encode() for other in others):
             raise self._unindexed(key[: len(rows) + 1])
-        self.check_tally(row, above)
+        if not self.has_all_children(row):
+            raise self.incomplete(above)
         raise missing
 
-    def check_tally(self, row: Any, key: Key) -> None:
-        """Compare the children that a node has with those that it should have."""
-        where = (node.c.store == self.store) & (node.c.parent == row.id)
+    def has_all_children(self, row: Any) -> bool:
+        """Compare the children that a node has with those that it should have.
+
+        They are counted in the index in which names are looked up: another one may hold what it has lost.
+        """
+        where = (node.c.store == self.store) & (node.c.parent == row.id) & (node.c.hash >= 0)
         count, tally = self.connection.execute(
             sa.select(sa.func.count(), sa.func.sum(node.c.hash)).where(where)
         ).one()
-        if (count, int(tally or 0)) != (row.children, row.tally):
-            raise self.incomplete(key)
+        return (count, int(tally or 0)) == (row.children, row.tally)
+
+    def refuse_hidden(self, parent: int, key: Key) -> None:
+        """Refuse a new node where one of its name lies already, which the damage of an index hides.
+
+        Raises
+        ------
+        Corrupt
+        """
+        name, hashed = key[-1].encode(), name_hash(key[-1])
+        own = (node.c.store == self.store) & (_scanned(node.c.parent) == parent)
+        columns = sa.select(node).where(own & ((node.c.name == name) | (_scanned(node.c.hash) == hashed)))
+        for row in self.connection.execute(columns).all():
+            if row.name == name:
+                raise self._unindexed(key)
+            if not self.is_in_place(row):
+                raise self.misplaced(key)
 
     # -- checks -------------------------------------------------------------------------------------
 
@@ -240,7 +263,9 @@ class Lookup:
         made.children, made.tally, made.spill = row.children, row.tally, spill
         made.complete = (row.children, row.tally) == (0, 0)
         try:
-            kept = media.from_json(self._record_text(row))
+            text = self._record_text(row)
+            made.size = len(text)
+            kept = media.from_json(text)
             made.kind = kind.decode()
             made.arrays = {each["name"]: Array.from_json(each) for each in kept["arrays"]}
             made.meta = dict(kept["meta"])
@@ -252,7 +277,7 @@ class Lookup:
         if row.spill is None:
             return str(row.record)
         block = spill_block(row.spill, int(row.record))
-        if block.nbytes > _LONGEST:
+        if block.nbytes > LONGEST:
             raise ValueError(block.nbytes)
         reader = Reader(self.connection, self.store)
         data: np.ndarray[Any, Any] = reader.select(block, [slice(0, block.nbytes)])
@@ -283,6 +308,11 @@ def _thousands(wanted: Mapping[int, Any]) -> Iterable[list[int]]:
     hashes = list(wanted)
     for start in range(0, len(hashes), 500):
         yield hashes[start : start + 500]
+
+
+def _scanned(column: Any) -> Any:
+    """Give a column so that no index is asked for it: that may be what is damaged."""
+    return column + sa.literal_column("0")
 
 
 class _Row:
@@ -330,7 +360,8 @@ def _make_way(steps: int) -> Query:
         for column in node.c
     ]
     own = (node.c.store == _named("store")) & (node.c.id == way.c.id)
-    return Query(sa.select(way.c.depth, *columns).where(own))
+    found = way.outerjoin(node, own)  # so that a row that only one of two indexes lists is not just missing
+    return Query(sa.select(way.c.depth, *columns).select_from(found))
 
 
 def _by_depth(way: Any, name: str, steps: int) -> Any:

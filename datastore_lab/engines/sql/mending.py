@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from datastore_lab.engines.sql import care, walk
-from datastore_lab.engines.sql.change import Change, store_seal
+from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.lookup import Lookup
-from datastore_lab.engines.sql.nodes import Node, is_bound, name_hash, place_values, seal
+from datastore_lab.engines.sql.nodes import Node, is_bound, name_hash, place_values, seal, store_seal
 from datastore_lab.engines.sql.parts import part_row, stored_bytes
 from datastore_lab.engines.sql.tables import ROOT, node, part, store
 from datastore_lab.errors import Corrupt
@@ -91,7 +91,9 @@ class Mender:
         what = "the indexes were" if indexes else "the file was"
         with self._database.outside() as connection:
             try:
-                connection.exec_driver_sql("REINDEX" if indexes else "VACUUM")
+                if not indexes:
+                    connection.exec_driver_sql("VACUUM")  # copies indexes as they are
+                connection.exec_driver_sql("REINDEX")
             except sa.exc.DatabaseError as error:
                 yield Repair((), None, f"{found[0]}; it can't be rebuilt: {error.orig}", mended=False)
                 return False
@@ -141,6 +143,10 @@ class Mender:
             row = lookup.numbered(child.id, key)
             if lookup.is_in_place(row):
                 return
+        if row.id == ROOT and is_bound(self._number, (ROOT, 0, 0), b"", row.kind, row.mark):
+            self._set(ROOT, {"parent": 0, "position": 0, "name": b"", "hash": 0})
+            yield Repair(key, None, "the root was put back in its place", mended=True)
+            return
         bound = is_bound(self._number, (row.id, row.parent, row.position), row.name, row.kind, row.mark)
         try:
             name = row.name.decode()

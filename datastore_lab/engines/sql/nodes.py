@@ -10,11 +10,16 @@ import xxhash
 from datastore_lab import media
 from datastore_lab.engines.sql.parts import PART, Block, signed
 from datastore_lab.engines.sql.tables import ROOT
+from datastore_lab.errors import NotStorable
 from datastore_lab.integrity import BIRTH
+from datastore_lab.keys import Key, show
 from datastore_lab.records import GROUP, Stat
 
 if TYPE_CHECKING:
     from datastore_lab.engines.sql.arrays import Array
+
+LONGEST = 1 << 28
+"""Most bytes of a record's JSON that are read; its attributes may take half of them."""
 
 
 class Node:
@@ -26,6 +31,10 @@ class Node:
         Whether the row has still to be inserted.
     complete : bool
         Whether there are no children but those that this transaction made.
+    attributes : str or None
+        The attributes as JSON, where somebody had to know how long that is.
+    size : int
+        About how many characters its JSON takes.
     """
 
     def __init__(self, number: int, parent: int, position: int, name: str) -> None:
@@ -38,6 +47,8 @@ class Node:
         self.tally = 0
         self.new = False
         self.complete = False
+        self.attributes: str | None = None
+        self.size = 0
 
     @property
     def stat(self) -> Stat:
@@ -53,12 +64,39 @@ class Node:
     def text(self) -> str:
         """Give arrays and attributes as JSON."""
         arrays = [array.to_json(name) for name, array in self.arrays.items()]
-        return media.to_json({"arrays": arrays, "meta": self.meta})
+        meta = self.attributes if self.attributes is not None else _json(self.meta)
+        return f'{{"arrays": {_json(arrays)}, "meta": {meta}}}'
+
+    def say(self, meta: dict[str, Any], text: str) -> None:
+        """Take other attributes, with their JSON."""
+        self.meta, self.attributes, self.size = meta, text, len(text)
 
     def count(self, name: str, sign: int) -> None:
         """Note that a child has come or gone."""
         self.children += sign
         self.tally += sign * name_hash(name)
+
+
+def attributes_text(meta: dict[str, Any], key: Key, url: str) -> str:
+    """Give attributes as JSON, unless that is longer than what would be read.
+
+    Raises
+    ------
+    NotStorable
+    """
+    text = _json(meta)
+    if 4 * len(text) > LONGEST // 2 and len(text.encode()) > LONGEST // 2:
+        raise NotStorable(
+            f"{show(key)!r} in {url}: its attributes take more than {LONGEST >> 21} MB as JSON; keep what is "
+            "so large as an array",
+            key=key,
+        )
+    return text
+
+
+def _json(value: Any) -> str:
+    """Write what was found to be JSON when it came in: within a record it lies deeper than on its own."""
+    return json.dumps(media.tag_floats(value), ensure_ascii=False, allow_nan=False)
 
 
 def name_hash(name: str) -> int:
@@ -83,6 +121,12 @@ def seal(store: int, number: int, kind: bytes, text: str, spill: int | None) -> 
     """Give the sum over a node's record, as 32 hexadecimal digits."""
     head = json.dumps([store, number, kind.decode("latin-1"), spill])
     return xxhash.xxh3_128_hexdigest(head.encode() + text.encode("utf-8", "surrogatepass"))
+
+
+def store_seal(row: Any) -> str:
+    """Give the sum over the row of a store."""
+    text = "|".join(str(row[name]) for name in ("id", "name", "lab_layout", "revision", "next"))
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def place_values(store: int, own: Node) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from datastore_lab.engines.sql.change import Change, store_seal
+from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.connect import Database
-from datastore_lab.engines.sql.nodes import Node, row_of
+from datastore_lab.engines.sql.nodes import Node, row_of, store_seal
 from datastore_lab.engines.sql.tables import ROOT, metadata, migrate, node, store
-from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, NotFound, ReadOnly
+from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, Locked, NotFound, ReadOnly
 from datastore_lab.integrity import LAYOUT, check_layout
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MODES = ("r", "r+", "a", "w", "x")
 _LOCK = 0x6C61625F73746F72
+_NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
+"""How a journal of SQLite ends that belongs to a change of several files, after their journal's name."""
+
 _OWN = frozenset(metadata.tables)
 _UNWANTED = re.compile(r"(?i)\b(virtual|generated|as|check|collate|default|references|where)\b")
 
@@ -65,12 +68,30 @@ def _check_file(database: Database, mode: str) -> bool:
             raise NotFound(f"there is no {str(path)!r}", key=shown)
         _refuse_unwritable(path.parent)
         return True
+    _refuse_journal(path, shown)
     if mode == "x" and path.stat().st_size:
         raise AlreadyExists(f"{str(path)!r} exists already", key=shown)
     if database.writable:
         _refuse_unwritable(path)
         _refuse_unwritable(path.parent)
     return _check_schema(database, mode)
+
+
+def _refuse_journal(path: Path, shown: str) -> None:
+    """Refuse a journal that names another file: SQLite takes that for a journal as well, and deletes it."""
+    journal = Path(f"{path}-journal")
+    if not journal.is_file() or journal.stat().st_size < len(_NAMES_ANOTHER):
+        return
+    with journal.open("rb") as file:
+        file.seek(-len(_NAMES_ANOTHER), os.SEEK_END)
+        if file.read() != _NAMES_ANOTHER:
+            return
+    raise Foreign(
+        f"{str(journal)!r} names another file, which SQLite would delete as it settles the change that was "
+        f"interrupted; this package writes no such journal. {shown} is not opened; if you trust the file, "
+        "settle it with the program that made it",
+        key=shown,
+    )
 
 
 def _refuse_unwritable(path: Path) -> None:
@@ -185,7 +206,8 @@ def _create(database: Database) -> tuple[int, bool]:
             if not database.is_sqlite:
                 postgresql = connection.dialect.name == "postgresql"
                 lock = f"pg_advisory_xact_lock({_LOCK})" if postgresql else "GET_LOCK('lab_store', 15)"
-                connection.execute(sa.text(f"SELECT {lock}"))
+                if connection.execute(sa.text(f"SELECT {lock}")).scalar() == 0:  # MariaDB gave up waiting
+                    raise _being_made(database)
             metadata.create_all(connection)
             name = database.address.lab
             row = connection.execute(sa.select(store.c.id).where(store.c.name == name)).first()
@@ -195,6 +217,11 @@ def _create(database: Database) -> tuple[int, bool]:
     if not database.is_sqlite:
         database.leave()  # the lock of MariaDB belongs to the connection
     return number, row is None
+
+
+def _being_made(database: Database) -> Locked:
+    shown = database.address.shown
+    return Locked(f"{shown}: another one is making a store in this database; try again", key=shown)
 
 
 def _add_store(connection: sa.Connection, name: str) -> int:

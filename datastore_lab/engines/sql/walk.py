@@ -133,6 +133,7 @@ class Listing(Iterator[Any]):
 
     def _note(self, lookup: Lookup, row: Any) -> None:
         self._last = row.position
+        self._left = self._left and type(row.position) is int  # else there may be no end of pages
         self._count += 1
         self._tally += row.hash if type(row.hash) is int else 0
         if not lookup.is_in_place(row):
