@@ -155,9 +155,11 @@ CODECS = Registry(
 DEVICES = Registry(
     "datastore_lab.devices",
     {
-        "host-monitor": Plugin("datastore_lab.acquire.host:HostMonitor"),
-        "simulated-camera": Plugin("datastore_lab.acquire.simulated:SimulatedCamera"),
-        "simulated-daq": Plugin("datastore_lab.acquire.simulated:SimulatedDAQ"),
+        "host-monitor": Plugin("datastore_lab.acquire.devices.host:HostMonitor"),
+        "simulated-camera": Plugin("datastore_lab.acquire.devices.camera:SimulatedCamera"),
+        "simulated-daq": Plugin("datastore_lab.acquire.devices.daq:SimulatedDAQ"),
+        "simulated-laser": Plugin("datastore_lab.acquire.devices.optics:SimulatedLaser"),
+        "simulated-power-meter": Plugin("datastore_lab.acquire.devices.optics:SimulatedPowerMeter"),
     },
 )
 

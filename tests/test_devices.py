@@ -1,4 +1,4 @@
-"""The devices that are always there: this computer, a camera and an analogue input that need no hardware."""
+"""The devices that are always there: this computer, and instruments that need no hardware."""
 
 from __future__ import annotations
 
@@ -8,26 +8,70 @@ import time
 import numpy as np
 import pytest
 
-from datastore_lab.acquire import HostMonitor, SimulatedCamera, SimulatedDAQ
+from datastore_lab.acquire import (
+    Faults,
+    HostMonitor,
+    SimulatedCamera,
+    SimulatedDAQ,
+    SimulatedLaser,
+    SimulatedPowerMeter,
+)
 from datastore_lab.errors import DeviceFailed
 from datastore_lab.records import ArrayInfo, Block
 from datastore_lab.registry import DEVICES
-from datastore_lab.testing.devices import Faulty, check_description, check_device
+from datastore_lab.testing.devices import DeviceConformance, Faulty, check_description, check_device
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: HostMonitor(rate=50),
-        lambda: SimulatedCamera((48, 64), rate=60),
-        lambda: SimulatedDAQ(channels=3, rate=20_000),
-        lambda: SimulatedDAQ(channels=1, rate=7.0),
-    ],
-    ids=["host", "camera", "daq", "slow-daq"],
-)
-def test_a_device_keeps_the_protocol(make):
-    blocks = check_device(make(), seconds=0.7)
-    assert blocks[0].first == 0
+class TestHostMonitor(DeviceConformance):
+    @staticmethod
+    def make():
+        return HostMonitor(rate=50)
+
+
+class TestCamera(DeviceConformance):
+    @staticmethod
+    def make():
+        return SimulatedCamera((48, 64), rate=60)
+
+
+class TestTriggeredCamera(DeviceConformance):
+    @staticmethod
+    def make():
+        camera = SimulatedCamera((48, 64))
+        camera.set_trigger_mode("software")
+        return camera
+
+    def provoke(self, device):
+        device.trigger()
+
+
+class TestDAQ(DeviceConformance):
+    @staticmethod
+    def make():
+        return SimulatedDAQ(channels=3, rate=20_000)
+
+
+class TestDAQWithItsOwnClock(DeviceConformance):
+    @staticmethod
+    def make():
+        return SimulatedDAQ(channels=1, rate=70.0, drift=1e-4)
+
+
+class TestLaser(DeviceConformance):
+    @staticmethod
+    def make():
+        return SimulatedLaser(rate=100)
+
+
+class TestPowerMeter(DeviceConformance):
+    @staticmethod
+    def make():
+        return SimulatedPowerMeter(SimulatedLaser(), rate=100)
+
+
+@pytest.mark.parametrize("make", [lambda: SimulatedDAQ(channels=1, rate=7.0), lambda: HostMonitor(rate=30)])
+def test_a_sample_is_number_0_at_the_start(make):
+    assert check_device(make(), seconds=0.3)[0].first == 0
 
 
 def test_a_camera_on_software_trigger_keeps_the_protocol():
@@ -38,7 +82,16 @@ def test_a_camera_on_software_trigger_keeps_the_protocol():
     assert [block.first for block in blocks] == list(range(len(blocks)))
 
 
-@pytest.mark.parametrize("name", list(DEVICES.builtin()))
+NEEDS_NOTHING = [
+    "host-monitor",
+    "simulated-camera",
+    "simulated-daq",
+    "simulated-laser",
+    "simulated-power-meter",
+]
+
+
+@pytest.mark.parametrize("name", NEEDS_NOTHING)
 def test_the_registry_knows_the_device(name):
     device = DEVICES.load(name)()
     check_description(device)
@@ -180,7 +233,7 @@ def test_grabbing_from_a_free_camera_gives_frames_in_order():
 def test_a_camera_asked_at_the_very_moment_gives_a_frame(monkeypatch):
     camera = SimulatedCamera((4, 4), rate=29.97)
     now = 12345.678
-    monkeypatch.setattr("datastore_lab.acquire.pace.time.monotonic", lambda: now)
+    monkeypatch.setattr("datastore_lab.acquire.devices.pace.time.monotonic", lambda: now)
     camera.start()
     for number in range(200):
         now = 12345.678 + number / 29.97
@@ -206,6 +259,181 @@ def test_stop_wakes_a_reader():
     camera.stop()
     reader.join(10)
     assert got == [None]
+
+
+def test_a_card_with_its_own_clock_drifts_as_it_was_told():
+    daq = SimulatedDAQ(channels=1, rate=1000, drift=1e-3)
+    daq.start()
+    blocks = read_until(daq, 400)
+    daq.stop()
+    host = np.concatenate([block.time for block in blocks])
+    own = np.concatenate([block.device_time for block in blocks])
+    gained = (own[-1] - own[0]) / (host[-1] - host[0]) - 1
+    assert gained == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_laser_settles_and_says_when():
+    laser = SimulatedLaser(800, settle=0.3)
+    done = []
+    status = laser.set(700)
+    status.add_callback(lambda status: done.append(status.success))
+    assert not status.done
+    assert not laser.settled
+    assert 700 < laser.wavelength <= 800
+    laser.wait(timeout=5.0)
+    assert (laser.wavelength, laser.settled, done) == (700.0, True, [True])
+    laser.set_wavelength(750)
+    with pytest.raises(DeviceFailed, match="not done within"):
+        laser.wait(timeout=0.01)
+    with pytest.raises(ValueError, match=r"650\.0 to 1100\.0 nm"):
+        laser.set_wavelength(500)
+    other = laser.set(760)
+    laser.stop()
+    with pytest.raises(DeviceFailed, match="stopped before it had settled"):
+        other.wait(1.0)
+    assert laser.settled
+    assert 700 < laser.wavelength < 760
+
+
+def test_a_laser_that_is_sent_elsewhere_fails_the_first_move():
+    laser = SimulatedLaser(settle=0.2)
+    first, second = laser.set(700), laser.set(900)
+    with pytest.raises(DeviceFailed, match="before it had settled"):
+        first.wait(1.0)
+    second.wait(5.0)
+    assert laser.wavelength == 900.0
+
+
+def test_a_power_meter_sees_the_laser_and_repeats_itself():
+    laser = SimulatedLaser(800, settle=0.0)
+    meter = SimulatedPowerMeter(laser, seed=4, noise=0.01)
+    at_800 = [meter.read_value() for _ in range(5)]
+    laser.set_wavelength(1000)
+    assert np.mean(at_800) == pytest.approx(100, rel=0.03)
+    assert meter.read_value() < 10
+    again = SimulatedPowerMeter(100.0, seed=4, noise=0.01)
+    assert [again.read_value() for _ in range(5)] == at_800
+    assert SimulatedPowerMeter(100.0, seed=5).read_value() != at_800[0]
+
+
+def test_a_laser_is_recorded_as_it_settles():
+    laser = SimulatedLaser(800, rate=200, settle=0.1)
+    laser.start()
+    laser.set_wavelength(700)
+    blocks = read_until(laser, 40)
+    laser.stop()
+    seen = np.concatenate([block.data["wavelength"] for block in blocks])
+    assert seen[0] > 750
+    assert seen[-1] == pytest.approx(700, abs=0.1)
+
+
+class TestFaults:
+    """Faults come at the same samples, however these come in blocks."""
+
+    def numbers(self, device, until):
+        found = []
+        ends = time.monotonic() + 20
+        while not found or found[-1] < until:
+            assert time.monotonic() < ends
+            block = device.read(0.2)
+            if block is not None:
+                found += range(block.first, block.first + len(block.time))
+        return [number for number in found if number <= until]
+
+    def test_drops_are_jumps_and_repeat(self):
+        runs = []
+        for rate in (2000, 5000):
+            daq = SimulatedDAQ(channels=1, rate=rate, faults=Faults(drop=0.1, seed=7))
+            daq.start()
+            runs.append(self.numbers(daq, 600))
+            daq.stop()
+        assert runs[0] == runs[1]
+        assert 480 < len(runs[0]) < 590
+        expected = np.flatnonzero(~Faults(drop=0.1, seed=7).hits("drop", 0, 601))
+        assert runs[0] == expected.tolist()
+
+    def test_what_is_not_dropped_is_what_it_was(self):
+        daq = SimulatedDAQ(channels=2, rate=2000, seed=1, faults=Faults(drop=[3, 100]))
+        daq.start()
+        blocks = read_until(daq, 200)
+        daq.stop()
+        for block in blocks:
+            assert np.array_equal(block.data["adc"], daq._volts(block.first, len(block.time)))
+
+    def test_a_timeout_is_silence_and_loses_nothing(self):
+        daq = SimulatedDAQ(channels=1, rate=1000, faults=Faults(timeout=[50], silence=0.4))
+        daq.start()
+        assert self.numbers(daq, 49) == list(range(50))
+        began = time.monotonic()
+        assert daq.read(0.1) is None
+        assert 0.05 < time.monotonic() - began < 0.35
+        assert self.numbers(daq, 100)[0] == 50
+        assert time.monotonic() - began > 0.3
+        daq.stop()
+
+    def test_a_disconnect_lasts_until_the_next_start(self):
+        daq = SimulatedDAQ(channels=1, rate=1000, faults=Faults(disconnect=[120]))
+        for _ in range(2):
+            daq.start()
+            assert self.numbers(daq, 119) == list(range(120))
+            for _ in range(2):
+                with pytest.raises(DeviceFailed, match="disconnected at sample 120"):
+                    daq.read(1.0)
+            daq.stop()
+
+    def test_garbage_is_found_by_whoever_looks(self):
+        camera = SimulatedCamera((24, 32), rate=200, faults=Faults(garbage=[4]))
+        with pytest.raises(AssertionError, match="has the shape"):
+            check_device(camera, seconds=0.3)
+        camera.start()
+        blocks = [camera.read(1.0) for _ in range(30)]
+        camera.stop()
+        torn = [block for block in blocks if block and block.data["frame"].shape[1:] != (24, 32)]
+        assert [block.first for block in torn] == [4]
+
+    def test_grabbing_raises_and_goes_on(self):
+        faults = Faults(garbage=[1], timeout=[3], drop=[5], disconnect=[6], silence=2.0)
+        camera = SimulatedCamera((24, 32), rate=50, faults=faults)
+        camera.set_trigger_mode("software")
+        assert camera.grab_frame().shape == (24, 32)
+        with pytest.raises(DeviceFailed, match="only a part"):
+            camera.grab_frame()
+        assert camera.grab_frame().shape == (24, 32)
+        with pytest.raises(DeviceFailed, match=r"no frame within 1\.0"):
+            camera.grab_frame()
+        camera.stop()
+
+    def test_readings_fail_and_go_on(self):
+        meter = SimulatedPowerMeter(faults=Faults(garbage=[1], timeout=[3], disconnect=[5], silence=0.6))
+        assert meter.read_value() > 0
+        with pytest.raises(DeviceFailed, match="no number"):
+            meter.read_value()
+        assert meter.read_value() > 0
+        with pytest.raises(DeviceFailed, match=r"within 0\.5 s"):
+            meter.read_value()
+        assert meter.read_value() > 0
+        assert meter.read_value() > 0
+        for _ in range(2):
+            with pytest.raises(DeviceFailed, match="disconnected"):
+                meter.read_value()
+
+    def test_stop_ends_a_silence(self):
+        daq = SimulatedDAQ(channels=1, rate=1000, faults=Faults(timeout=[0], silence=60.0))
+        daq.start()
+        got = []
+        reader = threading.Thread(target=lambda: got.append(daq.read(60.0)))
+        reader.start()
+        time.sleep(0.1)
+        daq.stop()
+        reader.join(5)
+        assert got == [None]
+
+    def test_probabilities_are_those_given(self):
+        hits = Faults(drop=0.2, seed=3).hits("drop", 0, 100_000)
+        assert hits.mean() == pytest.approx(0.2, abs=0.01)
+        assert not np.array_equal(hits, Faults(drop=0.2, seed=4).hits("drop", 0, 100_000))
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            Faults(drop=2)
 
 
 class TestTheSuiteFindsFaults:

@@ -152,6 +152,8 @@ def test_every_extra_has_its_code():
         "dask",
         "s3",
         "sql",
+        "bluesky",
+        "devices",
         "test",
         "bench",
         "dev",

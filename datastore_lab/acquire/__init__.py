@@ -7,12 +7,26 @@ import sys
 import types
 from typing import Any
 
+_DEVICES = (
+    "HostMonitor",
+    "SimulatedCamera",
+    "SimulatedDAQ",
+    "SimulatedLaser",
+    "SimulatedPowerMeter",
+    "Faults",
+    "as_device",
+    "describe_stream",
+    "from_bluesky",
+    "from_function",
+)
+
 _HOMES = {
     "RingBuffer": "datastore_lab.acquire.ring",
+    "RingReader": "datastore_lab.acquire.reader",
+    "Spilled": "datastore_lab.acquire.spill",
     "Cursor": "datastore_lab.acquire.cursor",
-    "HostMonitor": "datastore_lab.acquire.host",
-    "SimulatedCamera": "datastore_lab.acquire.simulated",
-    "SimulatedDAQ": "datastore_lab.acquire.simulated",
+    "View": "datastore_lab.acquire.view",
+    **dict.fromkeys(_DEVICES, "datastore_lab.acquire.devices"),
     "acquire": "datastore_lab.acquire.recording",
     "Run": "datastore_lab.acquire.run",
     "HDF5Writer": "datastore_lab.acquire.writers",

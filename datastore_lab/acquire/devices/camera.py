@@ -1,8 +1,7 @@
-"""Instruments that need no hardware: a camera and an analogue input, paced by the clock, seeded."""
+"""A camera that needs no hardware, paced by the clock, seeded."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import time
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datastore_lab.acquire.pace import Pace
+from datastore_lab.acquire.devices.faults import Faults, Line
+from datastore_lab.acquire.devices.pace import Pace
 from datastore_lab.errors import DeviceFailed
 from datastore_lab.records import ArrayInfo, Block, Stat
 
@@ -40,6 +40,8 @@ class SimulatedCamera:
         Standard deviation of the sensor's noise in counts.
     name : str, default "camera"
         Name of the stream.
+    faults : Faults, optional
+        What goes wrong, on purpose.
 
     Examples
     --------
@@ -58,8 +60,10 @@ class SimulatedCamera:
         noise: float = 3.0,
         *,
         name: str = "camera",
+        faults: Faults | None = None,
     ) -> None:
         self.name = name
+        self._line = Line(name, faults)
         self.shape = (int(shape[0]), int(shape[1]))
         self.exposure_ms = 10.0
         self.trigger_mode = "free"
@@ -106,30 +110,42 @@ class SimulatedCamera:
             self._triggered.notify_all()
 
     def grab_frame(self) -> NDArray[Any]:
-        """Take one frame and return it, uint8 of shape (y, x); starts the camera if it does not run."""
+        """Take one frame and return it, uint8 of shape (y, x); starts the camera if it does not run.
+
+        Raises
+        ------
+        DeviceFailed
+            If none comes in time, or not the whole of one.
+        """
         if not self._pace.running:
             self.start()
         if self.trigger_mode == "software":
             self.trigger()
-        block = self._frames(1, timeout=1.0 + 1.0 / self._pace.rate)
+        timeout = 1.0 + 1.0 / self._pace.rate
+        block = self._line.carry(lambda left: self._frames(1, left), timeout)
         if block is None:
-            raise DeviceFailed(f"{self.name} gave no frame: it was stopped meanwhile")
+            why = f"within {timeout:.3g} s" if self._pace.running else "as it was stopped meanwhile"
+            raise DeviceFailed(f"{self.name} gave no frame {why}; grab again", key=self.name)
         frame: NDArray[Any] = block.data["frame"][0]
+        if frame.shape != self.shape:
+            raise DeviceFailed(f"{self.name} gave only a part of a frame; grab again", key=self.name)
         return frame
 
     def start(self) -> None:
         """Begin with frame number 0."""
         self._next = 0
         self._triggers.clear()
+        self._line.open()
         self._pace.start()
 
     def read(self, timeout: float) -> Block | None:
         """Wait for the frames that are due, up to 16; frames older than 5 s are lost."""
-        return self._frames(_MOST_FRAMES, timeout)
+        return self._line.carry(lambda left: self._frames(_MOST_FRAMES, left), timeout)
 
     def stop(self) -> None:
         """End sampling."""
         self._pace.stop()
+        self._line.close()
         with self._triggered:
             self._triggered.notify_all()
 
@@ -187,111 +203,6 @@ class SimulatedCamera:
     def _where(self, number: int, turns_per_second: float) -> float:
         """Give the spot's place along an axis, from 0 to 1: a Lissajous figure."""
         return 0.5 + 0.4 * math.sin(2 * math.pi * turns_per_second * number / self._pace.rate)
-
-
-class SimulatedDAQ:
-    """An analogue input card: a sine, a square, a triangle and a noise channel, and so on in turn.
-
-    The array ``adc`` is float64 (n, channels) in volts. Blocks come by the clock, some 50 per second, and
-    exactly as many samples as the rate says: nothing drifts.
-
-    Parameters
-    ----------
-    channels : int, default 4
-    rate : float, default 10_000
-        Samples per second and channel.
-    seed : int, default 0
-    noise : float, default 0.01
-        Standard deviation of the noise in volts.
-    name : str, default "daq"
-        Name of the stream.
-
-    Examples
-    --------
-    >>> daq = SimulatedDAQ(channels=2)
-    >>> daq.start()
-    >>> daq.read(timeout=1.0).data["adc"].shape[1]
-    2
-    >>> daq.stop()
-    """
-
-    def __init__(
-        self,
-        channels: int = 4,
-        rate: float = 10_000.0,
-        seed: int = 0,
-        noise: float = 0.01,
-        *,
-        name: str = "daq",
-    ) -> None:
-        if channels < 1:
-            raise ValueError(f"a card has at least one channel, not {channels}")
-        self.name = name
-        self.channels = channels
-        self._seed = seed
-        self._pace = Pace(rate)
-        self._next = 0
-        self._block = max(1, round(rate / 50))
-        # an odd length: against blocks of any length the same noise meets another phase each time round
-        self._noise = np.random.default_rng(seed).normal(0, noise, (100_003, channels))
-
-    def describe(self) -> Stat:
-        """Say what the blocks will hold."""
-        info = ArrayInfo("<f8", (0, self.channels), ("time", "channel"), 0, None)
-        meta = {
-            "rate": self._pace.rate,
-            "units": {"adc": "V"},
-            "device": f"simulated analogue input, seed {self._seed}",
-        }
-        return Stat("stream", {"adc": info}, meta)
-
-    def start(self) -> None:
-        """Begin with sample number 0."""
-        self._next = 0
-        self._pace.start()
-
-    def read(self, timeout: float) -> Block | None:
-        """Wait for the samples that are due, 20 ms or more of them; samples older than 5 s are lost."""
-        if not self._pace.wait(self._next + self._block - 1, timeout):
-            return None
-        due = self._pace.due()
-        first = max(self._next, due - max(self._block, int(_KEPT_SECONDS * self._pace.rate)))
-        count = min(due - first, 20 * self._block)
-        self._next = first + count
-        return Block(first, self._pace.times(first, count), {"adc": self._volts(first, count)})
-
-    def stop(self) -> None:
-        """End sampling."""
-        self._pace.stop()
-
-    def _volts(self, first: int, count: int) -> NDArray[Any]:
-        number = np.arange(first, first + count)
-        volts: NDArray[Any] = self._noise[number % len(self._noise)]
-        for channel, shape in zip(range(self.channels), itertools.cycle(_SHAPES), strict=False):
-            frequency = 5.0 * (1 + channel)
-            volts[:, channel] += shape(number * (frequency / self._pace.rate) % 1.0)
-        return volts
-
-
-def _square(phase: NDArray[Any]) -> NDArray[Any]:
-    return np.where(phase < 0.5, 1.0, -1.0)
-
-
-def _sine(phase: NDArray[Any]) -> NDArray[Any]:
-    wave: NDArray[Any] = np.sin(2 * np.pi * phase)
-    return wave
-
-
-def _triangle(phase: NDArray[Any]) -> NDArray[Any]:
-    wave: NDArray[Any] = 4 * np.abs(phase - 0.5) - 1
-    return wave
-
-
-def _flat(phase: NDArray[Any]) -> NDArray[Any]:
-    return np.zeros_like(phase)
-
-
-_SHAPES = (_sine, _square, _triangle, _flat)
 
 
 def _overlap(place: float, size: int, length: int) -> tuple[slice, slice]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datastore_lab.acquire.pace import Pace
+from datastore_lab.acquire.devices.pace import Pace
 from datastore_lab.records import ArrayInfo, Block, Stat
 
 _UNITS = {

@@ -48,11 +48,15 @@ class Pace:
         """Count the samples whose time has come."""
         return int((time.monotonic() - self._monotonic) * self.rate) + 1
 
+    def ahead(self, number: int) -> float:
+        """Give the seconds until sample `number` is due; negative once it is."""
+        return self._monotonic + number / self.rate - time.monotonic()
+
     def wait(self, number: int, timeout: float) -> bool:
         """Wait at most `timeout` seconds until sample `number` is due; says whether it is."""
-        ahead = self._monotonic + number / self.rate - time.monotonic()
+        ahead = self.ahead(number)
         if ahead > 0 and not self._stopped.wait(min(ahead, timeout)):
-            ahead = self._monotonic + number / self.rate - time.monotonic()
+            ahead = self.ahead(number)
         return ahead <= 0 and self.running
 
     def times(self, first: int, count: int) -> NDArray[Any]:
