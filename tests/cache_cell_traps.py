@@ -283,4 +283,33 @@ SESSIONS: dict[str, list[Session]] = {
                 "(a.tolist(), b, c, d.tolist(), e)", ([0, 1, 2], (1, "x", None), {"k": [1.5]}, [1, 2], {1, 2}), step)
         for step in (MISS, HIT)
     ],
+    "part of an input with a name of its own": [
+        Session("d = {'k': [1]}", "b = d['k']", "[b.append(2), d]", [None, {"k": [1, 2]}], step) for step in (MISS, HIT)
+    ],
+    "array inside an input with a name of its own": [
+        Session("d = (1, np.zeros(2))", "b = d[1]", "[b.fill(3), d[1].tolist()]", [None, [3.0, 3.0]], step, "--copy") for step in (MISS, HIT)
+    ],
+    "object that got another name": [
+        Session("a = [1]\nc = {'k': a}", "b = a\na = 2", "[b.append(3), c, a]", [None, {"k": [1, 3]}, 2], step) for step in (MISS, HIT)
+    ],
+    "object that was changed and got another name": [
+        Session("a = [1]\nc = {'k': a}", "a.append(2)\nb = a\na = 3", "[b.append(4), c, a]", [None, {"k": [1, 2, 4]}, 3], step) for step in (MISS, HIT)
+    ],
+    "table that was changed and got another name": [
+        Session("t = pd.DataFrame({'x': [1]})\nc = [t]\nu = t", "t['y'] = 2\nb = t\nt = 0", "[list(c[0]), list(u), list(b)]", [["x", "y"]] * 3, step) for step in (MISS, HIT)
+    ],
+    "changed, then its name given to another": [
+        Session("a = [1]\nc = a", "a.append(2)\na = 5", "(a, c)", (5, [1, 2]), step) for step in (REFUSED, REFUSED)
+    ],
+    "changed by a function, then deleted": [
+        Session("a = (1, [2])\nc = a[1]\ndef add(x):\n    x[1].append(3)", "add(a)\ndel a\na = 5", "(a, c)", (5, [2, 3]), step) for step in (REFUSED, REFUSED)
+    ],
+    "changed, then its name given to another, and known to others later": [
+        Session("a = {'k': [1]}", "a['m'] = 2\na = len(a)", "a", 2, MISS),
+        Session("a = {'k': [1]}", "a['m'] = 2\na = len(a)", "a", 2, HIT),
+        Session("a = {'k': [1]}\nc = [a]", "a['m'] = 2\na = len(a)", "(a, c)", (2, [{"k": [1], "m": 2}]), REFUSED),
+    ],
+    "queue changed in place that has two names": [
+        Session("import collections\na = collections.deque([1])\nc = [a]", "a.append([2])\nb = a\na = [b]", "[b.append(3), len(c[0]), len(a[0])]", [None, 3, 3], step) for step in (MISS, HIT)
+    ],
 }  # fmt: skip

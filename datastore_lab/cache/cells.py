@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastore_lab.cache import identity
@@ -13,7 +13,7 @@ from datastore_lab.cache.hashing import hexdigest, immutable, join
 from datastore_lab.cache.key import LAYOUT
 from datastore_lab.cache.names import WHOLE
 from datastore_lab.cache.views import views
-from datastore_lab.cache.walk import CELL, Walk
+from datastore_lab.cache.walk import CELL, Walk, surface
 from datastore_lab.errors import NotFound, NotStorable
 
 if TYPE_CHECKING:
@@ -191,13 +191,21 @@ class Left:
         The variables afterwards.
     hidden : container of str
         Variables of the shell's own.
+    history : collection of int
+        The ``id`` of what the shell still refers to because it was shown.
     """
 
     def __init__(
-        self, inputs: Inputs, before: Before, space: Mapping[str, Any], hidden: Container[str] = ()
+        self,
+        inputs: Inputs,
+        before: Before,
+        space: Mapping[str, Any],
+        hidden: Container[str] = (),
+        history: Collection[int] = (),
     ) -> None:
         self.inputs, self.before, self.space, self.hidden = inputs, before, space, hidden
-        self.cell, self.wish = inputs.cell, inputs.wish
+        self.cell, self.wish, self.history = inputs.cell, inputs.wish, history
+        self.dropped: list[str] = []
 
     def names(self) -> list[str]:
         """Name the variables that are to be kept.
@@ -208,6 +216,7 @@ class Left:
             If something could not be restored.
         """
         changed = self._changed()
+        self.dropped = self._dropped()
         self._check(changed)
         keep = self.wish.keep
         rebound = [
@@ -232,6 +241,17 @@ class Left:
             name = part.removeprefix("__main__.")
             if not part.startswith(_NOT_VALUES) and name not in own and after.get(part, known) != known:
                 found.append(name)
+        return found
+
+    def _dropped(self) -> list[str]:
+        """Name the variables whose object the cell changed in place before it bound or deleted the name."""
+        found = []
+        for part, known in self.before.parts.items():
+            name = part.removeprefix("__main__.")
+            if name in self.before.read and not _is_same(name, self.space, self.before.read):
+                old = self.before.read[name]
+                if not part.startswith(_NOT_VALUES) and not immutable(old) and _digest(old, name) != known:
+                    found.append(name)
         return found
 
     def _check(self, changed: list[str]) -> None:
@@ -284,15 +304,47 @@ class Left:
         kept = {name: self.space[name] for name in names} | ({SHOWN: shown[0]} if shown else {})
         twins, in_place = identity.same(kept, {**self.space, **kept}, self.before.read)
         variables = {name: value for name, value in kept.items() if name not in twins}
+        ties = self.before.origins.ties(variables, self._altered(in_place))
         attrs = {
             "variables": names,
             "same": twins,
             "in_place": in_place,
-            "ties": self.before.origins.ties(variables, {*names, *self.cell.writes}),
+            "ties": ties,
+            "dropped": self._gone(ties),
             "views": views(variables, self.before.read, in_place),
             "deleted": self.deleted(),
         }
         return Result(variables, [], attrs)
+
+    def _altered(self, in_place: list[str]) -> set[str]:
+        """Name the variables of before whose object the cell has changed, by whichever of its names."""
+        read = self.before.read
+        changed = {id(read[name]) for name in (*in_place, *self.dropped)}
+        return {name for name, value in read.items() if id(value) in changed}
+
+    def _gone(self, ties: list[identity.Tie]) -> list[str]:
+        """Name the variables whose object the cell changed and left behind, so that a hit can't change it.
+
+        Raises
+        ------
+        NotStorable
+            If something else holds such an object, and would show the change.
+        """
+        read, origins = self.before.read, self.before.origins
+        restored = {origin for kind, _, origin in ties if kind == "in"}
+        gone = [name for name in self.dropped if origins.path(read[name]) not in restored]
+        known = [*map(id, (*self.before.space.values(), *read.values(), *origins.objects)), *self.history]
+        for name in gone:
+            if identity.held(read[name], known):
+                raise NotStorable(f"the cell {identity.HELD.format(name)}", key=name)
+        return gone
+
+
+def _digest(value: Any, name: str) -> str | None:
+    try:
+        return surface(value, name).digest
+    except NotStorable:  # (it can't be told any more, so it is something else now)
+        return None
 
 
 def _is_same(name: str, space: Mapping[str, Any], before: Mapping[str, Any]) -> bool:

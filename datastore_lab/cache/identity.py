@@ -8,6 +8,8 @@ and keys of dictionaries as text.
 
 from __future__ import annotations
 
+import collections
+import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -22,6 +24,12 @@ Path: TypeAlias = tuple[Step, ...]
 Tie: TypeAlias = tuple[str, Path, Path]
 """What lies at the first path is what was at the second one before, as it was (``"is"``) or changed
 (``"in"``), or what is at the second one afterwards (``"out"``)."""
+
+
+HELD = (
+    "changes the object that {0} was, which something else refers to, before it gives the name to another "
+    "one: give that another name"
+)
 
 
 def same(
@@ -77,7 +85,7 @@ class Origins:
 
     def __init__(self, inputs: Mapping[str, Any]) -> None:
         self._paths: dict[int, Path] = {}
-        self._objects: list[Any] = []  # (so that no other object gets their numbers)
+        self.objects: list[Any] = []  # (so that no other object gets their numbers)
         for name, value in inputs.items():
             visit((name,), value, self._note)
 
@@ -85,8 +93,12 @@ class Origins:
         if id(obj) in self._paths:
             return False
         self._paths[id(obj)] = path
-        self._objects.append(obj)
+        self.objects.append(obj)
         return True
+
+    def path(self, obj: Any) -> Path | None:
+        """Give where an object lay; None for tuples, and for what was not there."""
+        return self._paths.get(id(obj))
 
     def ties(self, variables: Mapping[str, Any], changed: Container[str]) -> list[Tie]:
         """Tell which objects inside variables lay somewhere before, or lie somewhere else too.
@@ -95,7 +107,7 @@ class Origins:
         ----------
         variables : mapping
         changed : container of str
-            Inputs that the cell has changed in place.
+            Inputs whose objects the cell has changed in place.
 
         Examples
         --------
@@ -103,16 +115,16 @@ class Origins:
         >>> d = {"part": a}
         >>> origins = Origins({"d": d})
         >>> a.append(2)
-        >>> origins.ties({"d": d, "e": (a,)}, {"d"})
-        [('in', ('d', "'part'"), ('d', "'part'")), ('in', ('e', 0), ('d', "'part'"))]
+        >>> origins.ties({"d": d, "e": (a,), "f": a}, {"d"})[1:]
+        [('in', ('e', 0), ('d', "'part'")), ('in', ('f',), ('d', "'part'"))]
         """
         found: list[Tie] = []
         seen: dict[int, Path] = {id(value): (name,) for name, value in variables.items()}
 
         def note(path: Path, obj: Any) -> bool:
-            if len(path) == 1:
-                return True
             origin, other = self._paths.get(id(obj)), seen.setdefault(id(obj), path)
+            if origin == path and len(path) == 1:  # (changed in place, and still bound to its name)
+                return True
             if origin is not None:
                 found.append(("in" if origin[0] in changed else "is", path, origin))
             elif other != path and not isinstance(
@@ -138,7 +150,7 @@ def visit(path: Path, value: Any, note: Callable[[Path, Any], bool]) -> None:
 def _items(value: Any) -> Iterable[tuple[Step, Any]]:
     if isinstance(value, dict):
         return [(repr(key), item) for key, item in value.items()]
-    return enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return enumerate(value) if isinstance(value, (list, tuple, collections.deque)) else ()
 
 
 def bind(
@@ -152,23 +164,22 @@ def bind(
 ) -> None:
     """Bind restored values, such that all who held an object that was changed in place see the change.
 
-    A list, dictionary, set, array or generator is changed itself. Anything else is replaced wherever
+    A list, deque, dictionary, set, array or generator is changed itself. Anything else is replaced wherever
     variables, and lists and dictionaries among them, hold it.
     """
     bound, ties = dict(variables), list(ties)
     old = [(kind, path, follow(before, origin)) for kind, path, origin in ties if kind != "out"]
+    old += [("in", (name,), before[name]) for name in in_place if name in before]
     for kind, path, obj in sorted(old, key=lambda tie: len(tie[1]), reverse=True):
         new = follow(bound, path)
-        if obj is not MISSING and new is not MISSING and (kind == "is" or _changed_into(obj, new)):
-            put(bound, path, obj)
-    for name in in_place:
-        if name not in before:
+        if obj is MISSING or new is MISSING:
             continue
-        if _changed_into(before[name], bound[name]):
-            bound[name] = before[name]
+        if kind == "is" or _changed_into(obj, new):
+            put(bound, path, obj)
         else:
-            bound.update({other: bound[name] for other, value in before.items() if value is before[name]})
-            _replace(before.values(), before[name], bound[name])
+            others = {name: new for name, value in before.items() if value is obj and name not in variables}
+            bound.update(others)
+            _replace(before.values(), obj, new)
     space.update(bound)
     for name, other in twins.items():
         space[name] = space[other]
@@ -177,12 +188,23 @@ def bind(
             put(space, path, target)
 
 
+_HOLDERS = (list, dict, collections.deque)
+
+_CLEARED = {dict, set, collections.OrderedDict, collections.defaultdict, collections.Counter}
+
+
 def _changed_into(old: Any, new: Any) -> bool:
     if type(old) is not type(new):
         return False
     if type(old) in {list, bytearray}:
         old[:] = new
-    elif type(old) in {dict, set}:
+    elif type(old) is collections.deque and old.maxlen == new.maxlen:
+        items = tuple(new)
+        old.clear()
+        old.extend(items)
+    elif type(old) in _CLEARED and getattr(old, "default_factory", None) is getattr(
+        new, "default_factory", None
+    ):
         content = new.copy()
         old.clear()
         old.update(content)
@@ -209,7 +231,7 @@ def put(space: dict[str, Any], path: Path, obj: Any) -> None:
     holder, step = follow(space, path[:-1]), path[-1]
     if isinstance(holder, dict):
         holder[next(key for key in holder if repr(key) == step)] = obj
-    elif isinstance(holder, list) and isinstance(step, int):
+    elif isinstance(holder, (list, collections.deque)) and isinstance(step, int):
         holder[step] = obj
     elif isinstance(holder, tuple):
         items = [obj if number == step else item for number, item in enumerate(holder)]
@@ -219,7 +241,7 @@ def put(space: dict[str, Any], path: Path, obj: Any) -> None:
 
 def _replace(values: Iterable[Any], old: Any, new: Any) -> None:
     """Put one object in the place of another one in all lists and dictionaries among values."""
-    waiting, seen = [value for value in values if isinstance(value, (list, dict))], set()
+    waiting, seen = [value for value in values if isinstance(value, _HOLDERS)], set()
     while waiting:
         holder = waiting.pop()
         if id(holder) in seen:
@@ -228,5 +250,45 @@ def _replace(values: Iterable[Any], old: Any, new: Any) -> None:
         for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
             if item is old:
                 holder[key] = new
-            elif isinstance(item, (list, dict)):
+            elif isinstance(item, _HOLDERS):
                 waiting.append(item)
+
+
+def held(obj: Any, references: Iterable[int]) -> bool:
+    """Tell whether anything refers to an object, or to what it consists of, besides what is known.
+
+    It is told by counting references: what is not seen here, as an attribute or a frame, counts as one.
+
+    Parameters
+    ----------
+    obj : object
+    references : iterable of int
+        The ``id`` of what is referred to, once for each reference that is known.
+
+    Examples
+    --------
+    >>> space = {"a": [[1]]}
+    >>> held(space["a"], map(id, space.values()))
+    False
+    >>> space["b"] = space["a"][0]
+    >>> held(space["a"], [id(space["a"])])
+    True
+    """
+    known = collections.Counter(references)
+    parts = {id(obj): obj}
+    waiting = [obj]
+    del obj
+    while waiting:
+        for item in _inside(waiting.pop()):
+            known[id(item)] += 1
+            if id(item) not in parts and not immutable(item):
+                parts[id(item)] = item
+                waiting.append(item)
+    item = None
+    return any(sys.getrefcount(parts[number]) - 2 > known[number] for number in list(parts))
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, (list, tuple, set, frozenset, collections.deque)) else []

@@ -18,7 +18,7 @@ from datastore_lab.errors import NotStorable
 if TYPE_CHECKING:
     from datastore_lab.cache.guards import Guards
 
-LAYOUT = "4"
+LAYOUT = "5"
 """Part of every key; grows whenever the meaning of keys changes."""
 
 ARGUMENT = "argument "

@@ -87,6 +87,11 @@ class CellRun:
             return f"the result is too old ({words.ago(entries.age(attrs))})"
         if self.request.output and not attrs["output"]:
             return "the result was stored without output"
+        space, dropped = self.shell.user_ns, attrs["dropped"]
+        known = [*(id(space[name]) for name in dropped), *_history(self.shell)] if dropped else []
+        for name in dropped:
+            if identity.held(space[name], known):
+                return f"it {identity.HELD.format(name)}"
         other = chance.other(attrs["random"])
         return None if other is None else f"{other} is not in the state that it was in"
 
@@ -170,7 +175,8 @@ class CellRun:
             },
             **({} if self.request.ttl is None else {"ttl": self.request.ttl}),
         }
-        left = Left(inputs, before, self.shell.user_ns, {*self.shell.user_ns_hidden, "_exit_code"})
+        hidden = {*self.shell.user_ns_hidden, "_exit_code"}
+        left = Left(inputs, before, self.shell.user_ns, hidden, _history(self.shell))
         self._store(key, left, attrs, recorder, value)
 
     def _not_wanted(self, seconds: float) -> str | None:
@@ -219,6 +225,13 @@ class CellRun:
     def _say(self, text: str) -> None:
         if not self.request.silent:
             print(text)
+
+
+def _history(shell: Any) -> list[int]:
+    """Give the numbers of the objects that the shell still refers to because they were shown."""
+    last = getattr(shell.last_execution_result, "result", None)
+    named = (value for name, value in shell.user_ns.items() if name.startswith("_"))
+    return [*map(id, named), *map(id, shell.user_ns.get("_oh", {}).values()), id(last)]
 
 
 def _in_options(error: Exception) -> str:
