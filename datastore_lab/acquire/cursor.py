@@ -6,15 +6,20 @@ The law, at any moment: ``pushed == delivered + lost + pending``, counted from w
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastore_lab.acquire import ranges
-from datastore_lab.records import Block
+from datastore_lab.acquire.view import View
+from datastore_lab.errors import LabError, StreamError
 
 if TYPE_CHECKING:
-    from datastore_lab.acquire.ring import RingBuffer
+    from numpy.typing import NDArray
+
+    from datastore_lab.acquire.core import Core
+    from datastore_lab.acquire.policies import Policy
+    from datastore_lab.records import Block
+
+_ATTEMPTS = 3
 
 
 class Counts(NamedTuple):
@@ -26,36 +31,35 @@ class Counts(NamedTuple):
     pending: int
 
 
-class Policy(Protocol):
-    """What a consumer wants to happen before samples that it has not read are overwritten."""
-
-    def hold(self, cursor: Cursor, tail: int) -> None:
-        """Be called by the producer, without the ring's lock, when `cursor` stands before `tail`."""
-        ...
-
-
 class Cursor:
-    """A consumer's place in a ring. Made by `RingBuffer.cursor`; to be read from one thread at a time."""
+    """A consumer's place in a ring. Made by `RingBuffer.cursor`; to be read from one thread at a time.
 
-    def __init__(self, ring: RingBuffer, policy: Policy, name: str) -> None:
-        self.policy = name
-        self._ring = ring
-        self._policy = policy
+    Attributes
+    ----------
+    policy : str
+    name : str
+        By which `RingBuffer.stats` tells it from others.
+    """
+
+    def __init__(self, core: Core, policy: Policy, kind: str, name: str) -> None:
+        self.policy, self.name = kind, name
+        self.position = 0
+        self.overdue = False
+        self.fault: LabError | None = None
+        self._core, self._keeper, self._backlog = core, policy, policy.backlog
         self._reading = threading.Lock()
-        self._begin = self._position = self._delivered = self._lost = 0
+        self._begin = self._delivered = self._lost = 0
         self._device_gaps_before = 0
         self._gaps: list[ranges.Range] = []
-        self._kept: deque[Block] = deque()  # what the policy "grow" saved: older than `_position`
-        self._kept_samples = 0
-        self._overdue = False
         self._end: int | None = None
+        self._view: View | None = None
 
     # -- accounts --------------------------------------------------------------------------------------
 
     @property
     def counts(self) -> Counts:
         """All four figures of the law, taken at one moment."""
-        with self._ring._lock:
+        with self._core.lock:
             return self._count()
 
     @property
@@ -66,19 +70,19 @@ class Cursor:
     @property
     def lost(self) -> int:
         """Samples that this consumer lost because it was too slow."""
-        return self._lost
+        return self.counts.lost
 
     @property
     def gaps(self) -> list[ranges.Range]:
         """Ranges of sequence numbers that this consumer lost, as ``[first, last]``."""
-        with self._ring._lock:
+        with self._core.lock:
             return ranges.copy(self._gaps)
 
     @property
     def device_gaps(self) -> list[ranges.Range]:
         """Ranges that the device lost since this cursor began: nobody has them."""
-        with self._ring._lock:
-            return ranges.copy(self._ring._device_gaps[self._device_gaps_before :])
+        with self._core.lock:
+            return ranges.copy(self._core.device_gaps[self._device_gaps_before :])
 
     @property
     def closed(self) -> bool:
@@ -108,22 +112,59 @@ class Cursor:
         -------
         Block or None
             A copy of one's own; None if there was nothing.
+
+        Raises
+        ------
+        EngineError, Corrupt
+            If samples that were kept aside on disk could not be written or read. They are counted as lost,
+            and this is raised once: the next call goes on with those after them.
+        StreamError
+            While a view is open, or if the process that filled the ring has died.
         """
-        if max_samples is not None and max_samples < 1:
-            raise ValueError(f"max_samples must be at least 1, not {max_samples}")
         with self._reading:
-            if not self._wait(timeout):
-                return None
-            block = self._take_kept(max_samples) if self._kept else self._take(max_samples)
-            self._overdue = False
-            return block
+            self._raise_fault()
+            return self._take(max_samples) if self._ready(max_samples, timeout) else None
+
+    def view(self, max_samples: int | None = None, timeout: float | None = 0.0) -> View:
+        """Look at the oldest samples that were not read yet where they lie, without a copy.
+
+        Parameters
+        ----------
+        max_samples : int, optional
+            At most so many. It may be fewer than there are: a view ends at a jump and at the ring's end.
+        timeout : float, optional
+            As of `read`.
+
+        Returns
+        -------
+        View
+            A context manager. At its end the samples count as read, unless they were overwritten meanwhile:
+            then `Overrun` is raised, whatever was computed from them is to be thrown away, and what is
+            still whole stays to be read. It is empty, and false, if there was nothing.
+
+        Raises
+        ------
+        EngineError, Corrupt, StreamError
+            As of `read`.
+        """
+        with self._reading:
+            self._raise_fault()
+            if not self._ready(max_samples, timeout):
+                return View(None, None, 0)
+            with self._core.lock:
+                if not self._keeps():
+                    return self._look(max_samples)
+            return View(None, self._take_kept(max_samples), 0)  # a copy already: nobody overwrites it
 
     def close(self) -> None:
         """Leave the ring, so that nobody waits for this consumer; the accounts stay."""
-        with self._ring._lock:
-            if self._end is None:
-                self._end = self._ring._head
-                self._ring._detach(self)
+        with self._core.lock:
+            if self._end is not None:
+                return
+            self._end = self._core.head
+            self._core.detach(self)
+        if self._backlog is not None:
+            self._backlog.close()
 
     def __enter__(self) -> Cursor:
         return self
@@ -131,166 +172,153 @@ class Cursor:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    # -- inside ----------------------------------------------------------------------------------------
+    # -- for the ring ----------------------------------------------------------------------------------
 
-    def _attach(self, head: int, device_gaps: int) -> None:
-        self._begin = self._position = head
+    def hold(self, tail: int) -> None:
+        """Do what the policy says before everything before `tail` is overwritten."""
+        self._keeper.hold(self, tail)
+
+    def attach(self, head: int, device_gaps: int) -> None:
+        """Begin at a position; the caller holds the lock."""
+        self._begin = self.position = head
         self._device_gaps_before = device_gaps
 
-    def _count(self) -> Counts:
-        head = self._ring._head if self._end is None else self._end
-        pending = head - self._position + self._kept_samples
-        return Counts(head - self._begin, self._delivered, self._lost, pending)
+    def overrun(self, tail: int) -> None:
+        """Move on to `tail`, counting what was not read as lost; the caller holds the lock."""
+        while self.position < tail:
+            stop = min(tail, self._core.segment_end(self.position))
+            self.lose(self._core.number(self.position), stop - self.position)
+            self.position = stop
 
-    def _wait(self, timeout: float | None) -> bool:
-        """Wait for samples; says whether there are any."""
-        ring = self._ring
-        with ring._lock:
-            if self._count().pending == 0 and timeout != 0 and not self.closed:
-                ring._waiting_readers += 1
-                try:
-                    ring._arrived.wait_for(
-                        lambda: self._count().pending or ring._closed or self.closed, timeout
-                    )
-                finally:
-                    ring._waiting_readers -= 1
-            return not self.closed and self._count().pending > 0
-
-    def _take(self, max_samples: int | None) -> Block:
-        ring = self._ring
-        for attempt in range(3):
-            with ring._lock:
-                start = self._position
-                stop = min(ring._head, ring._segment_end(start))
-                if max_samples is not None:
-                    stop = min(stop, start + max_samples)
-                first = ring._sequence_at(start)
-                if attempt == 2:  # a producer laps us each time: nothing moves while we hold the lock
-                    return self._deliver(first, ring._copy(start, stop), start, stop)
-            columns = ring._copy(start, stop)
-            with ring._lock:
-                if self._position < stop:
-                    return self._deliver(first, columns, start, stop)
-        raise AssertionError("the third attempt returns")
-
-    def _deliver(self, first: int, columns: dict[str, Any], start: int, stop: int) -> Block:
-        """Count samples as read, less those that were overwritten under the copy (counted as lost)."""
-        torn = self._position - start
-        self._position = stop
-        self._delivered += stop - start - torn
-        if self._ring._waiting_producers:
-            self._ring._room.notify_all()
-        return self._ring._block(first, columns, torn)
-
-    def _take_kept(self, max_samples: int | None) -> Block:
-        with self._ring._lock:
-            block = self._kept.popleft()
-            count = len(block.time)
-            if max_samples is not None and count > max_samples:
-                self._kept.appendleft(_part(block, max_samples, count))
-                block, count = _part(block, 0, max_samples), max_samples
-            self._kept_samples -= count
-            self._delivered += count
-            return block
-
-    def _overrun(self, tail: int) -> None:
-        """Move on to `tail`, counting what was not read as lost; the caller holds the ring's lock."""
-        while self._position < tail:
-            stop = min(tail, self._ring._segment_end(self._position))
-            first = self._ring._sequence_at(self._position)
-            self._lose(first, stop - self._position)
-            self._position = stop
-
-    def _lose(self, first: int, count: int) -> None:
+    def lose(self, first: int, count: int) -> None:
+        """Count samples as lost; the caller holds the lock."""
         self._lost += count
         ranges.add(self._gaps, first, first + count - 1)
 
+    def lose_until(self, position: int, first: int) -> None:
+        """Go on at a position and number, where it is unknown what lay before; the caller holds the lock."""
+        begin = self._core.number(self.position) if self._core.segments.starts else first
+        self._lost += position - self.position
+        ranges.add(self._gaps, begin, first - 1)
+        self.position = position
 
-def make_policy(
-    name: str, timeout: float | None, limit: int, on_full: Callable[[], None] | None = None
-) -> Policy:
-    """Make the policy of a name.
+    def enter(self, view: View) -> None:
+        """Let nothing else be read before this view is left."""
+        if self._view is not None:
+            raise _view_is_open()
+        self._view = view
 
-    Raises
-    ------
-    ValueError
-        Naming those there are.
-    """
-    policies: dict[str, Callable[[], Policy]] = {
-        "drop_oldest": DropOldest,
-        "block": lambda: BlockProducer(timeout, on_full),
-        "grow": lambda: Grow(limit),
-    }
-    if name not in policies:
-        raise ValueError(f"there is no policy {name!r}; the policies are {', '.join(map(repr, policies))}")
-    return policies[name]()
+    def leave(self, view: View, stop: int) -> bool:
+        """Count the samples of a view as read; says whether they were whole to the end."""
+        with self._core.lock:
+            self._view = None
+            if self.position != view.position:
+                return False
+            self._pass(view.position, stop)
+            return True
 
+    def stands(self, position: int) -> bool:
+        """Say whether the samples from a position on are neither overwritten nor read."""
+        with self._core.lock:
+            return self.position == position
 
-class DropOldest:
-    """The producer goes on: whoever is too slow loses the oldest samples."""
+    # -- inside ----------------------------------------------------------------------------------------
 
-    def hold(self, cursor: Cursor, tail: int) -> None:
-        """Do nothing."""
+    def _count(self) -> Counts:
+        head = self._core.head if self._end is None else self._end
+        kept = 0 if self._backlog is None else self._backlog.samples
+        return Counts(head - self._begin, self._delivered, self._lost, head - self.position + kept)
 
+    def _keeps(self) -> bool:
+        return self._backlog is not None and self._backlog.samples > 0
 
-class BlockProducer:
-    """The producer waits until this consumer has read, for a limited time if one is given."""
-
-    def __init__(self, timeout: float | None, on_full: Callable[[], None] | None) -> None:
-        self._timeout = timeout
-        self._on_full = on_full
-
-    def hold(self, cursor: Cursor, tail: int) -> None:
-        """Wait until the cursor stands at `tail` or has left."""
-        ring = cursor._ring
-        if cursor._overdue:
-            return
-        if self._on_full is not None:
-            self._on_full()
-        with ring._lock:
-            ring._waiting_producers += 1
-            try:
-                cursor._overdue = not ring._room.wait_for(
-                    lambda: cursor._position >= tail or cursor.closed or ring._closed, self._timeout
+    def _ready(self, max_samples: int | None, timeout: float | None) -> bool:
+        """Wait for samples; says whether there are any."""
+        if max_samples is not None and max_samples < 1:
+            raise ValueError(f"max_samples must be at least 1, not {max_samples}")
+        if self._view is not None:
+            raise _view_is_open()
+        core = self._core
+        with core.lock:
+            if self._count().pending == 0 and timeout != 0 and not self.closed:
+                core.signals.wait_samples(
+                    lambda: self._count().pending or core.closed or self.closed, timeout
                 )
-            finally:
-                ring._waiting_producers -= 1
+            pending = not self.closed and self._count().pending > 0
+            if core.fault is not None and not pending and not self.closed:
+                raise core.fault
+            return pending
+
+    def _raise_fault(self) -> None:
+        with self._core.lock:
+            fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+
+    def _span(self, max_samples: int | None) -> tuple[int, int, int]:
+        """Give the positions of the next samples, and the sequence number of the first."""
+        start = self.position
+        stop = min(self._core.head, self._core.segment_end(start))
+        if max_samples is not None:
+            stop = min(stop, start + max_samples)
+        return start, stop, self._core.number(start)
+
+    def _look(self, max_samples: int | None) -> View:
+        start, stop, first = self._span(max_samples)
+        if start >= stop:
+            return View(None, None, 0)
+        stop = self._core.columns.contiguous(start, stop)
+        [rows] = self._core.columns.parts(start, stop)
+        block = self._core.block(first, {name: _read_only(part) for name, part in rows.items()})
+        return View(self, block, start)
+
+    def _take(self, max_samples: int | None) -> Block | None:
+        core = self._core
+        for attempt in range(_ATTEMPTS):
+            with core.lock:
+                if self._keeps():
+                    break
+                start, stop, first = self._span(max_samples)
+                if start >= stop:  # a producer in another process lapped us
+                    return None
+                if attempt == _ATTEMPTS - 1 and core.holds:  # nothing moves while we hold the lock
+                    return self._deliver(first, core.columns.copy(start, stop), start, stop)
+            rows = core.columns.copy(start, stop)
+            with core.lock:
+                if self.position == start or (self._backlog is None and self.position < stop):
+                    return self._deliver(first, rows, start, stop)
+        return self._take_kept(max_samples) if self._keeps() else None
+
+    def _deliver(self, first: int, rows: dict[str, NDArray[Any]], start: int, stop: int) -> Block:
+        """Count samples as read, less those that were overwritten under the copy (counted as lost)."""
+        torn = self.position - start
+        self._pass(self.position, stop)
+        return self._core.block(first, rows, torn)
+
+    def _pass(self, start: int, stop: int) -> None:
+        self.position = stop
+        self._delivered += stop - start
+        self.overdue = False
+        self._core.signals.room_came()
+
+    def _take_kept(self, max_samples: int | None) -> Block:
+        assert self._backlog is not None
+        with self._core.lock:
+            (first, count), load = self._backlog.pop(max_samples)
+            self._delivered += count
+        try:
+            return load()
+        except LabError:
+            with self._core.lock:
+                self._delivered -= count
+                self.lose(first, count)
+            raise
 
 
-class Grow:
-    """What is about to be overwritten moves into the consumer's own memory, up to a limit in bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-
-    def hold(self, cursor: Cursor, tail: int) -> None:
-        """Save the samples before `tail`; beyond the limit the oldest are lost."""
-        ring = cursor._ring
-        room = self._limit // ring.sample_nbytes
-        with cursor._reading:
-            while not cursor.closed and cursor._position < tail:
-                start = cursor._position
-                # more than asked for: to keep sample by sample would take many times the limit in overhead
-                wanted = max(tail, start + ring._piece)
-                stop = min(wanted, ring._segment_end(start), start + max(1, room))
-                block = ring._block(ring._sequence_at(start), ring._copy(start, stop))
-                with ring._lock:
-                    cursor._kept.append(block)
-                    cursor._kept_samples += stop - start
-                    cursor._position = stop
-                    self._trim(cursor, room)
-
-    def _trim(self, cursor: Cursor, room: int) -> None:
-        while cursor._kept_samples > room:
-            block = cursor._kept.popleft()
-            excess = min(cursor._kept_samples - room, len(block.time))
-            cursor._lose(block.first, excess)
-            cursor._kept_samples -= excess
-            if excess < len(block.time):
-                cursor._kept.appendleft(_part(block, excess, len(block.time)))
+def _view_is_open() -> StreamError:
+    return StreamError("a view of this cursor is open: leave it before more is read")
 
 
-def _part(block: Block, start: int, stop: int) -> Block:
-    data = {name: rows[start:stop] for name, rows in block.data.items()}
-    clock = None if block.device_time is None else block.device_time[start:stop]
-    return Block(block.first + start, block.time[start:stop], data, clock)
+def _read_only(rows: NDArray[Any]) -> NDArray[Any]:
+    rows.flags.writeable = False
+    return rows

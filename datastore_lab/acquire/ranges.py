@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Range = list[int]
 """Two integers, first and last, both inclusive: what JSON holds without a convention to remember."""
 
 
 def add(ranges: list[Range], first: int, last: int) -> None:
-    """Append a range to a ledger in place, joining it to the one before where they touch.
+    """Put a range into a ledger in place, in order, joined to its neighbours where they touch.
 
     Examples
     --------
@@ -18,13 +22,21 @@ def add(ranges: list[Range], first: int, last: int) -> None:
     >>> add(ledger, 9, 9)
     >>> ledger
     [[0, 6], [9, 9]]
+    >>> add(ledger, 7, 8)
+    >>> ledger
+    [[0, 9]]
     """
     if last < first:
         return
-    if ranges and ranges[-1][1] + 1 == first:
-        ranges[-1][1] = last
+    at = len(ranges)
+    if ranges and ranges[-1][0] > first:  # losses of what was kept aside may come late
+        at = bisect.bisect_left(ranges, [first])
+    if at < len(ranges) and last + 1 == ranges[at][0]:
+        last = ranges.pop(at)[1]
+    if at and ranges[at - 1][1] + 1 == first:
+        ranges[at - 1][1] = last
     else:
-        ranges.append([first, last])
+        ranges.insert(at, [first, last])
 
 
 def total(ranges: Iterable[Range]) -> int:

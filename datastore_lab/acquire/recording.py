@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from datastore_lab import units
 from datastore_lab.acquire import documents
-from datastore_lab.acquire.cursor import make_policy
+from datastore_lab.acquire.policies import check_policy
 from datastore_lab.acquire.run import PATIENCE, Run
 from datastore_lab.acquire.stream import Stream
 from datastore_lab.acquire.target import Target
@@ -86,7 +86,7 @@ def acquire(
     streams = [Stream(device, size, units.parse_duration(silence)) for device in devices]
     _check_names([stream.name for stream in streams])
     if overflow not in _OVERFLOWS:
-        make_policy(overflow, None, 0)  # says which there are
+        check_policy(overflow)
     targets = [Target(place, units.parse_duration(flush_interval)) for place in places]
     run = Run(
         streams,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -43,8 +42,6 @@ class Stream:
             size = {"nbytes": _UNPACED_BYTES}
         self.ring = RingBuffer(self.spec, **size)
         self._silence = silence
-        self._history: deque[tuple[float, int]] = deque(maxlen=12)
-        self._ended: float | None = None
 
     def run(self, ending: threading.Event, paused: threading.Event) -> None:
         """Read the device until `ending`; while `paused` what it gives is left out, by name.
@@ -67,7 +64,7 @@ class Stream:
         except BaseException as error:
             raise DeviceFailed(f"the device {self.name!r} failed: {error!r}", key=self.name) from error
         finally:
-            self._ended = time.monotonic()
+            self.ring.stop_meter()
 
     def _stop_after(self, failure: BaseException) -> None:
         """Stop a device that failed; what fails now is noted beside the reason, and does not hide it."""
@@ -83,7 +80,6 @@ class Stream:
             now = time.monotonic()
             if block is not None:
                 self._take(block, paused)
-                self._remember(now)
             if block is not None and len(block.time):
                 heard = time.monotonic()  # not `now`: the time that a slow writer took is not the device's
             elif now - heard > self._patience():
@@ -108,10 +104,6 @@ class Stream:
         rate = self.spec.meta.get("rate")
         return self._silence + 10 / rate if rate else float("inf")
 
-    def _remember(self, now: float) -> None:
-        if not self._history or now - self._history[-1][0] >= 0.25:
-            self._history.append((now, self.produced))
-
     @property
     def produced(self) -> int:
         """Samples that the device produced so far, those included that it lost or that were left out."""
@@ -119,13 +111,7 @@ class Stream:
 
     def rate(self) -> float:
         """Measure the samples per second, over the last three seconds or so."""
-        history = list(self._history)
-        if len(history) < 2:
-            return 0.0
-        (begin, before), (last, after) = history[0], history[-1]
-        silent = (self._ended or time.monotonic()) - last
-        usual = (last - begin) / (len(history) - 1)
-        return (after - before) / (last - begin + (silent if silent > 2 * usual else 0.0))
+        return self.ring.measured_rate()
 
     def ledger(self) -> dict[str, Any]:
         """Say which samples no consumer can have."""
