@@ -234,7 +234,8 @@ def _remarks(traits: list[Traits], question: Question) -> Iterator[tuple[bool, s
         if wanted:
             yield able, good if able else bad
     for reader in question.readers:
-        yield _opens(traits, reader), f"{reader} {'opens' if _opens(traits, reader) else 'does not open'} it"
+        opens = _opens(traits, reader)
+        yield opens, f"{reader} {'opens' if opens else 'is not known to open'} it"
 
 
 def _wishes(traits: list[Traits], question: Question) -> Iterator[tuple[bool, bool, str, str]]:
