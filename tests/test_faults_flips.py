@@ -10,11 +10,8 @@ from datastore_lab.errors import LabError, NotFound
 from datastore_lab.testing.flips import compare, files, fill, fill_rows, flip, learn, plan, reported
 from datastore_lab.testing.processes import all_well, judge_all
 
-NOT_YET: set[str] = set()
-SEALED = FILES
+SEALED = MENDED = REPAIRED = FILES
 FLIPPED = [case for case in FILES if case.engine not in {"hdf5"}]
-MENDED = [case for case in FILES if case.engine not in NOT_YET]
-REPAIRED = MENDED
 
 
 def make(case, folder, *, big):
@@ -112,27 +109,36 @@ def repaired(case, path, **options):
 def repair(case, folder, truth):
     path = folder / case.name
     try:
-        before, _ = look_again(case, path, truth)
+        before, problems = look_again(case, path, truth)
         content = {file: file.read_bytes() for file in files(folder)}
         steps = repaired(case, path)
     except LabError:
         return None  # nothing can be made of it, and nothing was made of it
-    after, _ = look_again(case, path, truth)
+    after, left = look_again(case, path, truth)
     if lost := after.refused - before.refused:
         return f"repair() lost {lost}"
+    if new := places(left) - places(problems):
+        return f"repair() made problems at {new}"
     if {file: file.read_bytes() for file in files(folder)} != content and not any(
         step.mended for step in steps
     ):
         return f"repair() changed files, and said {steps}"
-    return accept(case, path, truth, after)
+    return accept(case, path, truth, after, left)
 
 
-def accept(case, path, truth, before):
+def places(found):
+    return {(one.key, one.name) for one in found}
+
+
+def accept(case, path, truth, before, known):
+    """What is left is what can't be read, or what was there before and the repair says it did not mend."""
     steps = repaired(case, path, accept=True)
     after, problems = look_again(case, path, truth)
     if lost := {*after.refused, *after.wrong} - {*before.refused, *before.wrong}:
         return f"repair(accept=True) lost {lost}"
-    said = {(step.key, step.name) for step in steps if not step.mended}
+    if new := places(problems) - places(known):
+        return f"repair(accept=True) made problems at {new}"
+    said = places(step for step in steps if not step.mended) - places(step for step in steps if step.mended)
     left = [problem for problem in problems if (problem.key, problem.name) not in after.refused | said]
     return f"after {steps[:3]}, still {left[:3]}" if left else None
 
