@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -135,6 +136,23 @@ def test_a_table_that_was_edited_is_taken_as_it_is_only_when_that_is_asked_for(t
     engine.close()
 
 
+@pytest.mark.parametrize("at", [b"\n1", b"\n9", b",9.5"], ids=["first cell", "last line", "last cell"])
+def test_a_quote_that_is_never_closed_loses_no_line_to_a_repair(tmp_path, at):
+    arrays = {"t": np.arange(10), "x": np.arange(10) + 0.5}
+    engine, appender = store(tmp_path / "run.csv", arrays)
+    appender.close({})
+    engine.close()
+    table = tmp_path / "run.s.csv"
+    damaged = table.read_bytes().replace(at, at[:-1] + b'"')
+    table.write_bytes(damaged)
+    with contextlib.closing(CSVEngine(tmp_path / "run.csv", "r+")) as engine:
+        assert [step.mended for step in engine.repair(accept=True)] == [False, False]
+        assert table.read_bytes() == damaged
+        assert engine.stat(("s",)).arrays["x"].shape == (10,)
+        with pytest.raises(Corrupt, match="not as they were written"):
+            engine.read(("s",), "x")
+
+
 def test_what_a_table_can_not_hold(tmp_path):
     engine = CSVEngine(tmp_path / "run.csv")
     for bad in (np.zeros((1, 20_000)), np.zeros((2, 0)), np.zeros(3, "V0")):
@@ -258,6 +276,7 @@ def test_tables_of_spreadsheets_are_never_guessed_wrong(tmp_path, raw, expected)
         (b"a,b\n1,2,3\n", "3 cells where 2 should be: '1,2,3'"),
         (b"a,b\r1,2\r3,4\r", "Macintosh"),
         (b'a,b\n1,"2\n3,4\n', "quotes"),
+        (b'a,b\n1,2\n3"3,4\n5,6\n', "quotes"),
     ],
 )
 def test_what_is_no_table_is_named_with_the_way_out(tmp_path, raw, words):

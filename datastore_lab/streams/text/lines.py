@@ -81,7 +81,7 @@ def parse(
     Raises
     ------
     Corrupt
-        If a line has another number of cells, or is no UTF-8.
+        If a line has another number of cells, a quote is never closed, or it is no UTF-8.
 
     Examples
     --------
@@ -94,7 +94,8 @@ def parse(
     points = np.frombuffer(text, np.uint8)
     ends = _outside(points, delimiter + "\n")
     lines = np.flatnonzero(points[ends] == ord("\n"))
-    if len(ends) % width or not np.array_equal(lines, np.arange(width - 1, len(ends), width)):
+    whole = len(ends) > 0 and ends[-1] == len(text) - 1  # else a quote is open, maybe since many lines
+    if not whole or len(ends) % width or not np.array_equal(lines, np.arange(width - 1, len(ends), width)):
         raise _uneven(text, ends[lines], np.diff(lines, prepend=-1), width, path)
     offsets = np.concatenate([[0], ends + 1]).astype("<i4")
     cells = pa.Array.from_buffers(pa.string(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
