@@ -156,6 +156,9 @@ DEVICES = Registry(
     "datastore_lab.devices",
     {
         "host-monitor": Plugin("datastore_lab.acquire.devices.host:HostMonitor"),
+        "file": Plugin("datastore_lab.acquire.devices.replay:FileReplay"),
+        "function": Plugin("datastore_lab.acquire.devices.function:from_function"),
+        "bluesky": Plugin("datastore_lab.acquire.devices.bluesky:from_bluesky"),
         "simulated-camera": Plugin("datastore_lab.acquire.devices.camera:SimulatedCamera"),
         "simulated-daq": Plugin("datastore_lab.acquire.devices.daq:SimulatedDAQ"),
         "simulated-laser": Plugin("datastore_lab.acquire.devices.optics:SimulatedLaser"),

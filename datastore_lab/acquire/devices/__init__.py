@@ -12,6 +12,7 @@ _HOMES = {
     "SimulatedLaser": "optics",
     "SimulatedPowerMeter": "optics",
     "Faults": "faults",
+    "FileReplay": "replay",
     "Status": "status",
     "Pace": "pace",
     "SourceDevice": "source",

@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from datastore_lab.acquire.devices.layout import Arrival, fit_row, make_block, row_nbytes
+import numpy as np
+
+from datastore_lab.acquire.devices.layout import fit_row, join_blocks, row_nbytes
 from datastore_lab.errors import DeviceFailed
+from datastore_lab.records import Block
 
 if TYPE_CHECKING:
-    from datastore_lab.records import Block, Stat
+    from datastore_lab.records import Stat
 
 _MOST_BYTES = 64_000_000
 _MOST_SAMPLES = 100_000
@@ -45,7 +48,8 @@ class Feed:
         self.closed = threading.Event()
         self._name, self._spec, self._advice = name, spec, advice
         size = max(row_nbytes(spec), 1)
-        self._arrived: deque[Arrival] = deque(maxlen=max(4, min(_MOST_SAMPLES, _MOST_BYTES // size)))
+        self._arrived: deque[Block] = deque()
+        self._kept, self._most = 0, max(4, min(_MOST_SAMPLES, _MOST_BYTES // size))
         self._block = max(1, _BLOCK_BYTES // size)
         self._news = threading.Condition()
         self._failure: DeviceFailed | None = None
@@ -91,14 +95,37 @@ class Feed:
         DeviceFailed
             If it is not what was described.
         """
-        row = fit_row(self._name, self._spec, sample)
+        rows = {name: array[None] for name, array in fit_row(self._name, self._spec, sample).items()}
+        stamp = time.time_ns() if stamp is None else stamp
+        own = None if device_time is None else np.array([device_time], dtype=np.int64)
         with self._news:
-            # a clock that was set back must not make the stream run backwards
-            self._last = max(self._last, time.time_ns() if stamp is None else stamp)
             number = self._next if number is None else number
-            self._next = number + 1
-            self._arrived.append(Arrival(number, self._last, row, device_time))
-            self._news.notify()
+            self._put(Block(number, np.array([stamp], dtype=np.int64), rows, own))
+
+    def put_block(self, block: Block) -> None:
+        """Take samples that came together, as they were described."""
+        with self._news:
+            self._put(block)
+
+    def lose(self, count: int = 1) -> None:
+        """Note that samples were lost: the sequence numbers jump."""
+        with self._news:
+            self._next += count
+
+    @property
+    def next(self) -> int:
+        """The sequence number of the next sample."""
+        return self._next
+
+    def _put(self, block: Block) -> None:
+        # a clock that was set back must not make the stream run backwards
+        stamps = np.maximum.accumulate(np.maximum(block.time, self._last))
+        self._last, self._next = int(stamps[-1]), block.first + len(stamps)
+        self._arrived.append(block._replace(time=stamps))
+        self._kept += len(stamps)
+        while self._kept > self._most and len(self._arrived) > 1:
+            self._kept -= len(self._arrived.popleft().time)
+        self._news.notify()
 
     def fail(self, error: BaseException) -> None:
         """Let `read` raise an error once it has given what came before."""
@@ -128,7 +155,7 @@ class Feed:
             if not self._arrived and self._failure is not None:
                 raise self._failure
             taken = self._take()
-        return make_block(self._spec, taken) if taken else None
+        return join_blocks(self._spec, taken) if taken else None
 
     def close(self) -> bool:
         """End, wake whoever waits, and wait up to a second for the thread; says whether it is gone."""
@@ -149,12 +176,15 @@ class Feed:
     def _something(self) -> bool:
         return bool(self._arrived) or self._failure is not None or self._ended or self.closed.is_set()
 
-    def _take(self) -> list[Arrival]:
-        taken: list[Arrival] = []
-        while self._arrived and len(taken) < self._block:
-            if taken and self._arrived[0].number != taken[-1].number + 1:
+    def _take(self) -> list[Block]:
+        taken: list[Block] = []
+        count = 0
+        while self._arrived and count < self._block:
+            if taken and self._arrived[0].first != taken[-1].first + len(taken[-1].time):
                 break  # a block holds consecutive samples: what was lost lies between two blocks
             taken.append(self._arrived.popleft())
+            count += len(taken[-1].time)
+        self._kept -= count
         return taken
 
     def _guarded(self, work: Callable[[Feed], None]) -> None:

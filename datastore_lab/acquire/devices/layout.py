@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,15 +22,6 @@ VALUE = "value"
 
 Fields = Mapping[str, Any]
 """Type, or (type, shape), or (type, shape, dimensions) of one sample, by the name of its array."""
-
-
-class Arrival(NamedTuple):
-    """One sample with its number and its times (ns since 1970, UTC)."""
-
-    number: int
-    time: int
-    row: Mapping[str, NDArray[Any]]
-    device_time: int | None = None
 
 
 def describe_stream(
@@ -143,19 +134,16 @@ def _fit(name: str, array: str, value: Any, info: ArrayInfo) -> NDArray[Any]:
         ) from error
 
 
-def make_block(spec: Stat, arrivals: Sequence[Arrival]) -> Block:
-    """Put consecutive samples together."""
-    data = {}
-    for name, info in spec.arrays.items():
-        rows = np.empty((len(arrivals), *info.shape[1:]), dtypes.parse(info.dtype))
-        for number, arrival in enumerate(arrivals):
-            rows[number] = arrival.row[name]
-        data[name] = rows
-    stamps = np.array([arrival.time for arrival in arrivals], dtype=np.int64)
+def join_blocks(spec: Stat, blocks: Sequence[Block]) -> Block:
+    """Put blocks together that follow each other."""
+    first = blocks[0]
+    if len(blocks) == 1:
+        return first
+    data = {name: np.concatenate([block.data[name] for block in blocks]) for name in spec.arrays}
     own = None
     if spec.meta.get("device_time"):
-        own = np.array([arrival.device_time for arrival in arrivals], dtype=np.int64)
-    return Block(arrivals[0].number, stamps, data, own)
+        own = np.concatenate([block.device_time for block in blocks])
+    return Block(first.first, np.concatenate([block.time for block in blocks]), data, own)
 
 
 def row_nbytes(spec: Stat) -> int:
