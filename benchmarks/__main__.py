@@ -9,7 +9,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import acquiring, caching, cells, items, storing
+from benchmarks import acquiring, caching, cells, items, ring, storing
 from benchmarks.harness import HEAD
 
 GROUPS = {
@@ -17,6 +17,7 @@ GROUPS = {
     "items": items.benches,
     "cache": caching.benches,
     "cells": cells.benches,
+    "ring": ring.benches,
     "acquire": acquiring.benches,
 }
 PACKAGES = ("numpy", "h5py", "zarr", "pyarrow", "xarray", "pandas", "joblib")

@@ -98,6 +98,15 @@ class Columns:
             begin = at * (rows.nbytes // len(rows))
             raw[begin : begin + rows.nbytes] = rows.reshape(-1).view(np.uint8).data
 
+    def look(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Give samples that lie in one piece as they lie there, read only."""
+        at = start % self.samples
+        until = at + stop - start
+        rows = {name: column[at:until] for name, column in self.arrays.items()}
+        for column in rows.values():
+            column.flags.writeable = False
+        return rows
+
     def copy(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Copy the samples of these positions; the caller sees to it that they are whole."""
         parts = list(self.parts(start, stop))

@@ -76,9 +76,10 @@ class Core:
 
     def block(self, first: int, rows: Mapping[str, NDArray[Any]], skip: int = 0) -> Block:
         """Make a block of columns, less its first `skip` samples."""
-        data = {name: rows[name][skip:] for name in self.spec.arrays}
-        clock = rows.get(DEVICE_TIME)
-        return Block(first + skip, rows[TIME][skip:], data, None if clock is None else clock[skip:])
+        if skip:
+            rows = {name: column[skip:] for name, column in rows.items()}
+        data = {name: rows[name] for name in self.spec.arrays}
+        return Block(first + skip, rows[TIME], data, rows.get(DEVICE_TIME))
 
     def number(self, position: int) -> int:
         """Give the sequence number of a position."""

@@ -250,6 +250,8 @@ class Cursor:
             return pending
 
     def _raise_fault(self) -> None:
+        if self.fault is None:
+            return
         with self._core.lock:
             fault, self.fault = self.fault, None
         if fault is not None:
@@ -268,9 +270,7 @@ class Cursor:
         if start >= stop:
             return View(None, None, 0)
         stop = self._core.columns.contiguous(start, stop)
-        [rows] = self._core.columns.parts(start, stop)
-        block = self._core.block(first, {name: _read_only(part) for name, part in rows.items()})
-        return View(self, block, start)
+        return View(self, self._core.block(first, self._core.columns.look(start, stop)), start)
 
     def _take(self, max_samples: int | None) -> Block | None:
         core = self._core
@@ -317,8 +317,3 @@ class Cursor:
 
 def _view_is_open() -> StreamError:
     return StreamError("a view of this cursor is open: leave it before more is read")
-
-
-def _read_only(rows: NDArray[Any]) -> NDArray[Any]:
-    rows.flags.writeable = False
-    return rows
