@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 from datastore_lab import units
 from datastore_lab.cache import entries, hidden
 from datastore_lab.cache.hint import hinting
+from datastore_lab.cache.interrupts import noticing
 from datastore_lab.cache.key import Call, FunctionKey, describe, key_of
 from datastore_lab.cache.shelf import Shelf
 from datastore_lab.errors import LabError, NotStorable, ReadOnly
@@ -56,6 +57,11 @@ class _Core:
             self._complain(error)
         finally:
             self.counts["misses"] += 1  # only now: whoever sees the number change finds the entry
+
+    def left_out(self) -> None:
+        """Say that a result is not kept, as the function was interrupted while it ran."""
+        self.counts["misses"] += 1
+        entries.warn(f"the result of {self.keys.owner} is returned, but not kept: it was interrupted", 6)
 
     def look_back(self, call: Call) -> None:
         """Warn of what the key of a call can't hold: changed arguments, and what the code reads elsewhere."""
@@ -209,9 +215,9 @@ class Cached(Generic[P, R]):
             if not force and (found := core.find(call)) is not None:
                 return found.value
             run = _Run(core, call)
-            with hinting():
+            with hinting(), noticing() as interrupts:
                 value = core.function(*args, **kwargs)
-            run.done(value)
+            run.done(value, interrupted=interrupts.seen)
         return value
 
     async def _await(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, force: bool = False) -> Any:
@@ -237,8 +243,11 @@ class _Run:
         self._about = describe(call.bound)
         self._begin = time.perf_counter()
 
-    def done(self, value: Any) -> None:
-        """Keep what the function returned."""
+    def done(self, value: Any, *, interrupted: bool = False) -> None:
+        """Keep what the function returned, unless it was interrupted and made the best of it."""
+        if interrupted:
+            self._core.left_out()
+            return
         attrs = {"seconds": time.perf_counter() - self._begin, "arguments": self._about}
         self._core.keep(self._call, value, attrs)
         self._core.look_back(self._call)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from datastore_lab.cache import upkeep
 from datastore_lab.cache.entries import warn
+from datastore_lab.cache.interrupts import noticing
 from datastore_lab.cache.key import Call, FunctionKey, describe, key_of
 from datastore_lab.cache.points import NOTHING, Line, between, first_parameter, place_of, point
 from datastore_lab.cache.shelf import Shelf
@@ -166,12 +167,16 @@ class Interpolated(Generic[P, R]):
     def _run(self, group: _Group, call: Call, x: float, args: Any, kwargs: Any) -> Any:
         core = self._core
         parts, begin = core.keys.own_parts(call), time.perf_counter()
-        value = core.function(*args, **kwargs)
+        with noticing() as interrupts:
+            value = core.function(*args, **kwargs)
+        core.counts["misses"] += 1
+        if interrupts.seen:
+            warn(f"the result of {core.keys.owner} is returned, but not kept: it was interrupted", 5)
+            return value
         try:
             group.keep(call, x, value, time.perf_counter() - begin, parts)
         except (LabError, OSError) as error:
             warn(f"the result of {core.keys.owner} is returned, but not kept: {error}", 5)
-        core.counts["misses"] += 1
         return value
 
 

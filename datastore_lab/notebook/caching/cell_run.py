@@ -9,6 +9,7 @@ from IPython.core.error import UsageError
 
 from datastore_lab.cache import cell_store, chance, entries, identity, views
 from datastore_lab.cache.cells import SHOWN, CellKey, Left, Result
+from datastore_lab.cache.interrupts import noticing
 from datastore_lab.cache.shelf import expired
 from datastore_lab.errors import LabError, NotFound, NotStorable, ReadOnly
 from datastore_lab.notebook.caching import unseen, words
@@ -155,11 +156,12 @@ class CellRun:
         about = self.session.describe(before.parts)
         recorder = Recorder(self.shell)
         begin = time.perf_counter()
-        with recorder.recording():
+        with recorder.recording(), noticing() as interrupts:
             value = run(self.shell, self.prepared.body, self.prepared.text)
         seconds = time.perf_counter() - begin
         self.session.missed(self, key)
-        if reason := self._not_wanted(seconds):
+        reason = "interrupted" if interrupts.seen else self._not_wanted(seconds)
+        if reason:
             self._say(f"● ran {words.spent(seconds)} · not stored: {reason}")
             return
         attrs = {

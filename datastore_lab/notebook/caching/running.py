@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import threading
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab.notebook.caching.capture import patched
@@ -61,33 +59,54 @@ def _show_nothing(*_args: object, **_kwargs: object) -> None:
 
 
 def _run_beside(shell: Any, body: str) -> Any:
-    """Run a cell that awaits in a thread with a loop of its own, and wait for it.
+    """Run a cell that awaits in a loop of its own.
 
-    The loop of this thread is the kernel's: it is busy with this very cell and can't run another task to its
-    end. The thread has a copy of the context, so that output finds its cell.
+    The loop that runs already is busy with this very cell and can't run another task to its end, so it steps
+    aside. The cell stays in its thread: an interrupt meets the cell itself, as without the magic.
     """
-    loop = asyncio.new_event_loop()
-    outcome: list[Any] = []
     text = shell.transform_cell(body)
-    task = loop.create_task(shell.run_cell_async(body, transformed_cell=text))
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
+    with _stepped_aside(), _loop() as loop:
+        task = loop.create_task(shell.run_cell_async(body, transformed_cell=text))
         try:
-            outcome.append(loop.run_until_complete(task))
+            result = loop.run_until_complete(task)
+        except KeyboardInterrupt:  # (between two steps of the cell: it waits for something)
+            task.cancel()
+            loop.run_until_complete(task)
+            raise
         finally:
-            loop.close()
+            shell.events.trigger("post_execute")
+    shell.events.trigger("post_run_cell", result)
+    return result
 
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(run,), name="cell that awaits")
-    thread.start()
+
+@contextlib.contextmanager
+def _stepped_aside() -> Iterator[None]:
+    """Let another loop run in this thread while the one that runs waits for what is inside."""
+    outer = asyncio.get_running_loop()
+    task = asyncio.current_task(outer)
+    if task is not None:
+        asyncio.tasks._leave_task(outer, task)
+    asyncio._set_running_loop(None)
     try:
-        thread.join()
-    except KeyboardInterrupt:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        raise
+        yield
     finally:
-        shell.events.trigger("post_execute")
-    shell.events.trigger("post_run_cell", outcome[0])
-    return outcome[0]
+        asyncio._set_running_loop(outer)
+        if task is not None:
+            asyncio.tasks._enter_task(outer, task)
+
+
+@contextlib.contextmanager
+def _loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Make a loop, and end what was begun in it and not awaited."""
+    loop = asyncio.new_event_loop()
+    try:
+        yield loop
+    finally:
+        if tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            print("✗ tasks that the cell began and did not await were cancelled at its end")
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
