@@ -351,7 +351,7 @@ def test_bars_are_shown_on_a_terminal_only(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["ls", "info", "verify", "repair", "compact", "copy", "convert", "formats", "tour"]
+    "command", ["ls", "info", "verify", "repair", "compact", "copy", "convert", "export", "formats", "tour"]
 )
 def test_help_explains_the_command_and_its_exit_status(command, capsys):
     with pytest.raises(SystemExit) as ended:

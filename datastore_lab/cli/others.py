@@ -1,4 +1,4 @@
-"""The commands that look into no store: ``formats`` and ``tour``."""
+"""The command that looks into no store: ``tour``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,3 @@ def tour(arguments: argparse.Namespace) -> int:
     if arguments.headless:
         return tour.execute(arguments.folder)
     return tour.open_in_lab(arguments.folder, browser=not arguments.no_browser)
-
-
-def formats(_arguments: argparse.Namespace) -> int:
-    """Print the table of formats."""
-    from datastore_lab.formats import format_table
-
-    print(format_table())
-    return 0

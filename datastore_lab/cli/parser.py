@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from datastore_lab import __version__
-from datastore_lab.cli import checking, looking, moving, others
+from datastore_lab.cli import checking, choosing, looking, moving, others
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -35,6 +35,14 @@ _CONVERT = """Copy a whole store to a new one of another format, which its suffi
 exist, unless an interrupted conversion is to go on with --resume. At the end both are compared, bit by
 bit."""
 
+_EXPORT = """Write an item of a store as CSV: a recording, an array, a table of pandas, or an xarray object
+whose variables go along one dimension. With a folder as the target, all tables are written; what is no table
+is listed."""
+
+_FORMATS = """Compare what the formats can do. With any of --kind to --safety, recommend one instead, with
+what speaks for and against it. With --measure, data of your own is written in every format before, to see
+how fast and how small each is on this computer; what is written is removed again."""
+
 _VERIFY = """Read everything, and list what is not as it was written: every flipped bit is found. Problems are
 listed as they are found. Nothing is changed."""
 
@@ -59,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"datastore-lab {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_ls, _info, _verify, _repair, _recover, _compact, _copy, _convert, _formats, _tour):
+    for add in (_ls, _info, _verify, _repair, _recover, _compact, _copy, _convert, _export, _formats, _tour):
         add(commands)
     return parser
 
@@ -172,8 +180,42 @@ def _convert(commands: _Commands) -> None:
     _moving(convert)
 
 
+def _export(commands: _Commands) -> None:
+    export = _command(commands, "export", "write tables as CSV", choosing.export, _EXPORT)
+    export.add_argument("source", help=_SIDE)
+    export.add_argument("target", help="a new .csv file; or a folder, for all tables")
+    export.add_argument(
+        "--metadata",
+        choices=("sidecar", "comments", "none"),
+        default="sidecar",
+        help="where units and attributes go: beside it as CSV on the Web has it, into lines that begin with "
+        "'#', or nowhere (%(default)s)",
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    _quiet(export)
+
+
 def _formats(commands: _Commands) -> None:
-    _command(commands, "formats", "compare the formats", others.formats)
+    formats = _command(
+        commands, "formats", "compare the formats, or recommend one", choosing.formats, _FORMATS
+    )
+    formats.add_argument("--kind", help="what is recorded: images, series or nested")
+    formats.add_argument("--dimensions", type=_count, metavar="N", help="axes, the sample's included")
+    formats.add_argument("--rate", help="such as '30 fps', '10 kHz' or '400 MB/s'")
+    formats.add_argument("--duration", help="such as '2 h'")
+    formats.add_argument(
+        "--reader", action="append", help="a program that must open it; may be given several times"
+    )
+    formats.add_argument("--cloud", action="store_true", help="it will lie in object storage")
+    formats.add_argument("--compression", action="store_true", help="it must be small")
+    formats.add_argument("--safety", action="store_true", help="it must survive the loss of one file")
+    formats.add_argument(
+        "--measure", metavar="PATH::KEY", help="write this item in every format, here and now"
+    )
+    formats.add_argument("--folder", default=".", help="on the disk that is measured (%(default)s)")
+    formats.add_argument("--repeats", type=_count, default=5, metavar="N", help="rounds (%(default)s)")
+    _json(formats, "one JSON object per answer")
+    _quiet(formats)
 
 
 def _tour(commands: _Commands) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datastore_lab.formats.advice import Recommendation, Recommendations, recommend
+from datastore_lab.formats.exporting import export_csv
 from datastore_lab.formats.measured import Measurement, Measurements
 from datastore_lab.formats.measuring import measure
 from datastore_lab.formats.naming import run_name
@@ -17,6 +18,7 @@ __all__ = [
     "buffer_size",
     "data_rate",
     "disk_space",
+    "export_csv",
     "format_names",
     "format_table",
     "format_traits",

@@ -126,12 +126,9 @@ class TextAppender(StreamAppender):
         count = len(columns[0])
         if not count:
             return
-        lines = pc.binary_join_element_wise(*columns, text(",")) if len(columns) > 1 else columns[0]
-        lines = pc.binary_join_element_wise(lines, text(""), text("\n"))
-        lines = lines.combine_chunks() if hasattr(lines, "combine_chunks") else lines
-        offsets = np.frombuffer(lines.buffers()[1], "<i4", count + 1)
+        raw, offsets = as_lines(columns)
         self._index(offsets)
-        self._write(memoryview(lines.buffers()[2])[: int(offsets[-1])])
+        self._write(raw)
         self._rows += count
 
     def _index(self, offsets: Any) -> None:
@@ -196,6 +193,23 @@ class TextAppender(StreamAppender):
                 self._undo()
             os.ftruncate(self._handle, self._said.size)
         self._release_file()
+
+
+def as_lines(columns: list[Any]) -> tuple[memoryview, Any]:
+    r"""Join columns of Arrow text to the bytes of lines; also where each of them begins, and the last ends.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> raw, offsets = as_lines([cells.write(np.arange(2)), cells.write(np.array([0.5, np.nan]))])
+    >>> bytes(raw), offsets.tolist()
+    (b'0,0.5\n1,nan\n', [0, 6, 12])
+    """
+    lines = pc.binary_join_element_wise(*columns, text(",")) if len(columns) > 1 else columns[0]
+    lines = pc.binary_join_element_wise(lines, text(""), text("\n"))
+    lines = lines.combine_chunks() if hasattr(lines, "combine_chunks") else lines
+    offsets = np.frombuffer(lines.buffers()[1], "<i4", len(lines) + 1)
+    return memoryview(lines.buffers()[2])[: int(offsets[-1])], offsets
 
 
 def flat(array: Any) -> list[Any]:
