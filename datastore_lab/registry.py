@@ -159,6 +159,7 @@ DEVICES = Registry(
         "file": Plugin("datastore_lab.acquire.devices.replay:FileReplay"),
         "function": Plugin("datastore_lab.acquire.devices.function:from_function"),
         "bluesky": Plugin("datastore_lab.acquire.devices.bluesky:from_bluesky"),
+        "visa": Plugin("datastore_lab.acquire.devices.visa:from_visa", "visa"),
         "simulated-camera": Plugin("datastore_lab.acquire.devices.camera:SimulatedCamera"),
         "simulated-daq": Plugin("datastore_lab.acquire.devices.daq:SimulatedDAQ"),
         "simulated-laser": Plugin("datastore_lab.acquire.devices.optics:SimulatedLaser"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from datastore_lab import acquire
 from datastore_lab.acquire import SimulatedDAQ, as_device, describe_stream, from_function
 from datastore_lab.acquire.devices import Pace
-from datastore_lab.errors import DeviceFailed, NotFound
+from datastore_lab.errors import DeviceFailed, MissingExtra, NotFound
 from datastore_lab.records import Block
 from datastore_lab.registry import DEVICES, Registry
 from datastore_lab.testing.devices import DeviceConformance, check_device
@@ -304,3 +307,25 @@ def test_a_driver_of_another_distribution_is_found_and_a_broken_one_breaks_nothi
             assert devices.find(name) is None
     assert check_device(devices.load("vendor")(), seconds=0.2)
     assert devices.load("simulated-daq") is SimulatedDAQ
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "make"),
+    [
+        ("pyvisa", "visa", lambda acquire: acquire.from_visa("GPIB::1::INSTR", "X?", 1)),
+    ],
+)
+def test_a_missing_library_is_named_with_the_line_that_installs_it(module, extra, make, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"'{module}': pip install 'datastore-lab\[{extra}\]'"):
+        make(acquire)
+
+
+def test_adapters_load_no_library_before_they_are_made():
+    names = ("pyvisa", "serial", "paho", "pylsl", "caproto", "pypylon", "ophyd", "ophyd_async", "bluesky")
+    code = (
+        "import sys, datastore_lab.acquire as acquire; [getattr(acquire, name) for name in acquire.__all__];"
+        f"print([name for name in {names} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -153,6 +153,7 @@ def test_every_extra_has_its_code():
         "s3",
         "sql",
         "bluesky",
+        "visa",
         "devices",
         "test",
         "bench",

@@ -107,12 +107,12 @@ class SourceDevice:
             raise failure_of(self.name, error, self._advice, what) from error.__cause__ or error
 
 
-def poll(feed: Feed, take: Callable[[int], None], rate: float) -> None:
+def poll(feed: Feed, take: Callable[[int], None], rate: float, first: int = 0) -> None:
     """Take a sample per period until the feed is closed; `take` is told its number, and puts it.
 
     A sample that was due while the one before was still awaited is lost, and its number is left out.
     """
-    pace, tick = Pace(rate), 0
+    pace, tick = Pace(rate), first
     pace.start()
     while not feed.closed.wait(max(0.0, pace.ahead(tick))):
         take(tick)
