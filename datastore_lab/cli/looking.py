@@ -150,7 +150,8 @@ def _of_item(store: Store, key: Key) -> Iterator[tuple[str, Any]]:
     yield "place", store.url
     yield "kind", stat.kind
     yield "size in memory", in_memory(stat)
-    arrays = {name: {**info._asdict(), "nbytes": info.nbytes} for name, info in stat.arrays.items()}
+    shown = ("dtype", "shape", "dims", "nbytes", "chunks")
+    arrays = {name: {field: getattr(info, field) for field in shown} for name, info in stat.arrays.items()}
     yield "arrays", arrays
     yield "attributes", store.attrs(key)
     yield "children", list(store.children(key))

@@ -54,6 +54,31 @@ class Record(NamedTuple):
     dims: Mapping[str, tuple[str, ...]]
 
 
+class Packing(NamedTuple):
+    """How the chunks of an array that grows are to be packed; see `datastore_lab.packing`.
+
+    Attributes
+    ----------
+    compression : str
+        ``"none"``, ``"gzip"``, ``"lz4"``, ``"zstd"`` or ``"blosc"``.
+    level : int or None
+        Of the compression; None for a fast one.
+    shuffle : str or None
+        ``"none"``, ``"byte"`` or ``"bit"``: how the bytes of items are sorted before they are compressed.
+        None sorts those of items that have more than one.
+    chunk : int or None
+        About how many bytes lie together, before compression.
+    shard : int or None
+        About how many bytes go into one file, before compression, where chunks would each have their own.
+    """
+
+    compression: str = "none"
+    level: int | None = None
+    shuffle: str | None = None
+    chunk: int | None = None
+    shard: int | None = None
+
+
 class ArrayInfo(NamedTuple):
     """What is known about a stored array without reading it.
 
@@ -68,6 +93,9 @@ class ArrayInfo(NamedTuple):
         Size in memory when read whole, in bytes; for text of variable length an estimate.
     chunks : tuple of int or None
         Shape of the stored chunks, or None where the array is one piece.
+    packing : Packing or None
+        Given to `Appends.append`, how the array is to be packed; None leaves it to the engine. What is read
+        from a store has none.
     """
 
     dtype: str
@@ -75,6 +103,7 @@ class ArrayInfo(NamedTuple):
     dims: tuple[str, ...]
     nbytes: int
     chunks: tuple[int, ...] | None
+    packing: Packing | None = None
 
 
 class Stat(NamedTuple):

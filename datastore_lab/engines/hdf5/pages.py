@@ -123,6 +123,25 @@ class PagedFile:
         self._size = max(self._size, self._at)
         return len(view)
 
+    def fill(self, data: Any, at: int) -> None:
+        """Take bytes for a place where no committed description looks; never raises, see `error`.
+
+        What is there is not kept, as nobody misses it: if the commit does not come, it stays as it is now.
+        """
+        view = memoryview(data).cast("B")
+        if self._absorbing:
+            return
+        try:
+            self._disk.write(self._handle, view, at)
+        except BaseException as error:
+            self.absorb(error)
+            return
+        self._grown = True
+        for number in range(at // PAGE, (at + len(view) - 1) // PAGE + 1):
+            if number in self._pages:  # (they are written at the commit, and would bring back the old bytes)
+                begin, end = max(at, number * PAGE), min(at + len(view), (number + 1) * PAGE)
+                self._pages[number][begin - number * PAGE : end - number * PAGE] = view[begin - at : end - at]
+
     def truncate(self, size: int) -> int:
         """Set the length; never raises, see `error`."""
         try:

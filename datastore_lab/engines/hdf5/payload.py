@@ -7,14 +7,14 @@ chunks and text of variable length are read through HDF5, in whole rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from h5py import h5d, h5s
 
 from datastore_lab import integrity
-from datastore_lab.engines.hdf5 import sums, texts, types
+from datastore_lab.engines.hdf5 import direct, filters, sums, texts, types
 from datastore_lab.errors import Corrupt, Foreign
 from datastore_lab.keys import Key, show
 from datastore_lab.records import ArrayInfo, Selection, normalise_selection
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SUSPICIOUS = 256 << 20
-_RATIO = 1100  # deflate, the common filter, shrinks at most to 1/1032
 _BATCH = 8 << 20
 """How much is read at a time where a selection is spread over far more than it takes, in bytes."""
 
@@ -209,13 +208,22 @@ class _Reading:
         if self._array.layout == h5d.CHUNKED:
             _check_declared(self._array.dataset, self._stored(last - first), self._key)
         data: NDArray[Any] = np.empty(shape, self._native)
-        for block in range(begin, end):
-            at = block * self.blocks.each - first
-            part = data[at : at + self.blocks.each]
-            self._fill(part, first + at)
-            if expected is not None and sums.of(part) != expected.get(block):
+        starts = {block: block * self.blocks.each - first for block in range(begin, end)}
+        parts = {block: data[at : at + self.blocks.each] for block, at in starts.items()}
+        for block, found in self._filled(parts):
+            if found is None or (expected is not None and found != expected.get(block)):
                 raise integrity.damaged(self._key, self._name, self.where(block), self._source.url)
         return data
+
+    def _filled(self, parts: Mapping[int, NDArray[Any]]) -> Iterator[tuple[int, int | None]]:
+        """Fill blocks and yield the sum of each, None where it can't be read; of chunks several at a time."""
+        chunks = direct.chunks_of(self._array.dataset, self._array.info, self._native, self._source.read_at)
+        if chunks is not None:
+            yield from chunks.load(parts)
+            return
+        for block, part in parts.items():
+            self._fill(part, block * self.blocks.each)
+            yield block, sums.of(part)
 
     def _fill(self, part: NDArray[Any], first: int) -> None:
         if isinstance(self._array.place, bytes):
@@ -378,7 +386,9 @@ def _check_size(array: Array, stored: int, key: Key, source: Source) -> None:
 
 def _check_declared(dataset: Any, nbytes: int, key: Key) -> None:
     """Refuse a small file that declares a huge array, before memory is asked for."""
-    if nbytes > _SUSPICIOUS and nbytes > _RATIO * (dataset.get_storage_size() + 1):
+    if nbytes > _SUSPICIOUS and nbytes > filters.most(dataset.get_create_plist()) * (
+        dataset.get_storage_size() + 1
+    ):
         raise Foreign(
             f"an array of {show(key)!r} would take {nbytes} bytes, of which the file holds "
             f"{dataset.get_storage_size()}; read it in parts",
