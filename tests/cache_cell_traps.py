@@ -312,4 +312,8 @@ SESSIONS: dict[str, list[Session]] = {
     "queue changed in place that has two names": [
         Session("import collections\na = collections.deque([1])\nc = [a]", "a.append([2])\nb = a\na = [b]", "[b.append(3), len(c[0]), len(a[0])]", [None, 3, 3], step) for step in (MISS, HIT)
     ],
+    "lines of a command": [
+        Session("", "k = !printf 'a 1\\nb 2\\n'", "[k.fields(1).l, type(k).__name__]", [["1", "2"], "SList"], step) for step in (MISS, HIT)
+    ],
+    "lines of a command that are read": edited("k = !echo 1", "y = k[0]", "echo 1", "echo 2", "y", ("1", "2")),
 }  # fmt: skip

@@ -386,6 +386,21 @@ def test_the_least_recently_used_results_go_first(place):
     assert function.stats()["nbytes"] <= 250_000
 
 
+@pytest.mark.parametrize("kind", ["text", "mapping", "number"])
+def test_results_without_arrays_have_a_size_too(place, kind):
+    def make(x, kind):
+        return {"text": str(x) * 20_000, "mapping": {f"k{n}": x for n in range(2000)}, "number": x}[kind]
+
+    limit, count = (2_000, 12) if kind == "number" else (100_000, 12)
+    function = cached(place, max_size=limit)(make)
+    for x in range(count):
+        function(x, kind)
+    stats = function.stats()
+    assert 0 < stats["entries"] < count
+    assert 0 < stats["nbytes"] <= limit
+    assert function.is_cached(count - 1, kind)
+
+
 def test_a_result_larger_than_the_cache(place):
     function = cached(place, deps="none", max_size="50 kB")(blob)
     with pytest.warns(CacheWarning, match=r"not kept: it takes 80 kB.* max_size=50 kB"):

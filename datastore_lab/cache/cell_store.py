@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 HANGS_ON = "hangs_on"
 
+_LINES = ("IPython.utils.text", "SList")
+"""What ``name = !command`` gives: a list that knows some methods more."""
+
 _SMALL = 65536
 """Bytes up to which a variable lies in the record of the cell, so that a hit reads one record."""
 
@@ -93,6 +96,8 @@ def load(shelf: Shelf, key: CellKey, *, copy: bool = False) -> Result | None:
         variables[name] = importlib.import_module(module)
     for name, state in attrs["generators"].items():
         variables[name] = chance.generator_of(state)
+    for name in attrs["lines"]:
+        variables[name] = importlib.import_module(_LINES[0]).SList(variables[name])
     return Result(variables, media.from_json(found.value["output"]), attrs)
 
 
@@ -129,6 +134,7 @@ def save(shelf: Shelf, key: CellKey, result: Result, optional: Container[str] = 
         "stored": list(sorted_out.large),
         "modules": sorted_out.modules,
         "generators": sorted_out.generators,
+        "lines": sorted_out.lines,
         "parts": key.parts,
     }
     text = media.to_json(result.output).encode("utf-8", "surrogatepass")
@@ -165,12 +171,16 @@ class _Sorted(NamedTuple):
     large: dict[str, Any]
     modules: dict[str, str]
     generators: dict[str, Any]
+    lines: list[str]
     lost: set[str]
 
 
 def _sort_out(variables: Mapping[str, Any], optional: Container[str]) -> _Sorted:
-    found = _Sorted({}, {}, {}, {}, set())
-    for name, value in variables.items():
+    found = _Sorted({}, {}, {}, {}, [], set())
+    for name, given in variables.items():
+        is_lines = (type(given).__module__, type(given).__qualname__) == _LINES
+        value = list(given) if is_lines else given
+        found.lines.extend([name] * is_lines)
         if isinstance(value, types.ModuleType):
             found.modules[name] = value.__name__
         elif (state := chance.state_of(value)) is not None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from datastore_lab import units
-from datastore_lab.cache import entries, hidden
+from datastore_lab.cache import entries, hidden, options
 from datastore_lab.cache.hint import hinting
 from datastore_lab.cache.interrupts import noticing
 from datastore_lab.cache.key import Call, FunctionKey, describe, key_of
@@ -349,57 +349,17 @@ def cached(
     ):
         function: Any = storage
         return cached()(function)
-    options = {"copy": copy, "verify": verify, "lock": lock}
-    for name, value in options.items():
+    switches = {"copy": copy, "verify": verify, "lock": lock}
+    for name, value in switches.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name}={value!r}: write True or False")
     ignore = (ignore_kwargs,) if isinstance(ignore_kwargs, str) else tuple(ignore_kwargs or ())
     limit = None if max_size is None else units.parse_size(max_size)
-    age = seconds_of(ttl)
+    age = options.seconds_of(ttl)
 
     def decorate(function: Any) -> Cached[..., Any]:
-        _refuse(function)
+        options.refuse_without_results(function)
         keys = FunctionKey(function, ignore, version, deps)
-        return Cached(_Core(function, Shelf(storage, max_size=limit, **options), keys, age))
+        return Cached(_Core(function, Shelf(storage, max_size=limit, **switches), keys, age))
 
     return decorate
-
-
-def seconds_of(ttl: str | float | dt.timedelta | None) -> float | None:
-    """Read the greatest age of a result.
-
-    Raises
-    ------
-    ValueError
-        If it is no duration, or not longer than nothing.
-
-    Examples
-    --------
-    >>> seconds_of("7d"), seconds_of(dt.timedelta(hours=1)), seconds_of(None)
-    (604800.0, 3600.0, None)
-    """
-    if ttl is None:
-        return None
-    seconds = ttl.total_seconds() if isinstance(ttl, dt.timedelta) else units.parse_duration(ttl)
-    if not seconds > 0:
-        raise ValueError(
-            f"ttl={ttl!r}: a result can't be younger than that; give a time such as '7d', or None"
-        )
-    return seconds
-
-
-def _refuse(function: Any) -> None:
-    """Refuse what has no results to keep."""
-    name = getattr(function, "__qualname__", repr(function))
-    if isinstance(function, (staticmethod, classmethod)):
-        raise NotStorable(
-            f"put @cached below @{type(function).__name__} of {name}, next to the function", key=name
-        )
-    if isinstance(function, type):
-        raise NotStorable(f"{name} is a class; cache a function that makes its objects", key=name)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise NotStorable(
-            f"{name} is a generator, whose values are there only once; cache a function that returns them "
-            "as a list or an array",
-            key=name,
-        )

@@ -137,7 +137,7 @@ def read(store: Store, key: Key, *, verify: bool = True) -> Stored | None:
     if verify and not _check(record, attrs, unchanged):
         damaged(store, key, "its content is not what was stored")
         return None
-    size = 0 if file is not None else nbytes(record)
+    size = 0 if file is not None else sum(array.nbytes for array in arrays.values())
     return Stored(record, attrs, unchanged, size)
 
 
@@ -228,8 +228,16 @@ def checksum(record: Record, sums: Mapping[str, str]) -> str:
 
 
 def nbytes(record: Record) -> int:
-    """Give the size of the arrays of a record in memory, in bytes."""
-    return sum(int(array.nbytes) for array in record.arrays.values())
+    """Give the size of a value in bytes: that of its arrays in memory, and of the text that holds the rest.
+
+    Examples
+    --------
+    >>> nbytes(objects.encode("a" * 1000)) >= 1000
+    True
+    """
+    state = record.meta.get(CODEC_STATE)
+    text = 0 if state is None else len(media.to_json(state).encode("utf-8", "surrogatepass"))
+    return text + sum(int(array.nbytes) for array in record.arrays.values())
 
 
 # -- beside it -----------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_LAYOUT = 1
+from datastore_lab import media
+
+_LAYOUT = 2
 _PUT = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _LINES = "SELECT * FROM entry ORDER BY used"
 _LINES_OF = "SELECT * FROM entry WHERE owner = ? ORDER BY used"
@@ -29,7 +31,7 @@ class Line(NamedTuple):
     ----------
     owner, key : str
     nbytes : int
-        Of the value and its items.
+        Of the value, its items and its attributes.
     created : str
         UTC, ISO 8601.
     seconds : float
@@ -69,7 +71,7 @@ def line_of(owner: str, key: str, attrs: Mapping[str, Any], used: float | None =
     return Line(
         owner,
         key,
-        int(attrs.get("nbytes", 0)) + int(attrs.get("total", 0)),
+        int(attrs.get("nbytes", 0)) + int(attrs.get("total", 0)) + len(media.to_json(attrs)),
         created,
         float(attrs.get("seconds", 0.0)),
         str(about),

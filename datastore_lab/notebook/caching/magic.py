@@ -6,7 +6,9 @@ import sys
 from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from IPython.utils.text import SList
 
+from datastore_lab.cache import register_hasher
 from datastore_lab.notebook.caching import completion
 from datastore_lab.notebook.caching.cell_run import CellRun
 from datastore_lab.notebook.caching.commands import Commands
@@ -25,6 +27,7 @@ class CacheMagics(Magics):
         super().__init__(shell)
         self._session = Session(shell)
         completion.install(shell)
+        register_hasher(SList, list)
         shell.events.register("post_run_cell", self._explain)
 
     @no_var_expand
