@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("copies")
+
 SHARES = {"tenth": 0.1, "all": 1.0}
 TABLE = ["| where | fault | cases | unreadable, lost, phantom or silently wrong |", "|---|---|---:|---:|"]
 
@@ -73,6 +75,17 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def faults(pytestconfig) -> Faults:
     return pytestconfig.stash[LEDGER]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Make items of some hundred bytes large ones for a copy."""
+    from datastore_lab.store.moving import blocks, copying
+
+    monkeypatch.setattr(blocks, "BLOCK", 256)
+    for function in (blocks.parts, blocks.rows_within):
+        monkeypatch.setattr(function, "__defaults__", (256, *(function.__defaults__ or ())[1:]))
+    monkeypatch.setattr(copying, "BLOCK", 256)
 
 
 NOTHING_MISSING = os.environ.get("CI") == "true" and sys.platform == "linux"
