@@ -21,31 +21,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
+from tabular import GRIDS, TABLES, through, trip
 
-from datastore_lab import media
 from datastore_lab.codecs.array import ArrayCodec
 from datastore_lab.codecs.value import ValueCodec
 from datastore_lab.codecs.xarray import ArraysCodec
-from datastore_lab.engines.memory import MemoryEngine
 from datastore_lab.errors import Corrupt, NotStorable, Untrusted
 from datastore_lab.objects import decode, encode, forget_type, register_type
-from datastore_lab.records import CODEC_STATE, Record, check_record
+from datastore_lab.records import CODEC_STATE, Record
 from datastore_lab.testing import samples, strategies
 from datastore_lab.testing.equality import assert_same
-
-
-def through(record):
-    """Take a record through an engine, with its metadata as JSON text."""
-    check_record(record)
-    engine = MemoryEngine()
-    engine.write(("k",), record._replace(meta=media.from_json(media.to_json(record.meta))))
-    stat = engine.stat(("k",))
-    arrays = {name: engine.read(("k",), name) for name in stat.arrays}
-    return Record(stat.kind, arrays, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
-
-
-def trip(obj):
-    return decode(through(encode(obj)))
 
 
 class Colour(enum.Enum):
@@ -121,6 +106,7 @@ def nested(levels, make):
 
 
 NANS = ["010000000000f87f", "000000000000f8ff", "efbeaddebeadf4ff"]
+
 
 VALUES = {
     "none": None,
@@ -500,213 +486,6 @@ def test_what_lies_under_a_mask_is_kept():
 def test_a_memory_map_comes_back_as_an_array(tmp_path):
     mapped = np.memmap(tmp_path / "m", "f8", "w+", shape=3)
     assert_same(trip(mapped), np.zeros(3))
-
-
-TIMES = pd.date_range("2026-01-01", periods=3, freq="D", name="when")
-FRAME = pd.DataFrame(
-    {
-        "int": [1, 2, 3],
-        "float": [1.0, np.nan, -0.0],
-        "bool": [True, False, True],
-        "half": np.array([1, 2, 3], "f2"),
-        "big-endian": np.array([1, 2, 3], ">i4"),
-        "complex": [1j, 2, 3],
-        "text": ["a", None, "c\0"],
-        "text objects": pd.Series(["a", "b", "c"], dtype=object),
-        "mixed": pd.Series([1, "a", None], dtype=object),
-        "things": pd.Series([[1], (2,), {"x": np.float32(1)}], dtype=object),
-        "times": pd.date_range("2026", periods=3),
-        "seconds": pd.Series(np.array(["2026", "NaT", "1600"], "M8[s]")),
-        "zone": pd.date_range("2020-10-25", periods=3, freq="h", tz="Europe/Berlin"),
-        "utc": pd.date_range("2026", periods=3, tz="UTC"),
-        "offset": pd.date_range("2026", periods=3, tz=dt.timezone(dt.timedelta(hours=2))),
-        "spans": pd.to_timedelta([1, None, 3], unit="s"),
-        "category": pd.Categorical(["x", None, "y"], categories=["y", "x", "z"], ordered=True),
-        "numbers as category": pd.Categorical([1.5, 2.5, 1.5]),
-        "Int64": pd.array([1, None, 2**62 + 1], dtype="Int64"),
-        "UInt8": pd.array([1, None, 3], dtype="UInt8"),
-        "boolean": pd.array([True, None, False], dtype="boolean"),
-        "Float32": pd.array([1.5, None, 2], dtype="Float32"),
-        "string": pd.array(["a", None, "b"], dtype="string"),
-        "string in python": pd.array(["a", None, "b"], dtype=pd.StringDtype("python", na_value=np.nan)),
-        "period": pd.period_range("2026", periods=3, freq="M"),
-        "interval": pd.interval_range(0.0, 3.0, closed="left"),
-    }
-)
-FRAME.attrs = {"source": "bench", "shape": (1, 2)}
-
-TABLES = {
-    "everything": FRAME,
-    "no rows": FRAME.iloc[:0],
-    "empty": pd.DataFrame(),
-    "only rows": pd.DataFrame(index=["a", "b"]),
-    "only columns": pd.DataFrame(columns=["a", "b"]),
-    "duplicates": pd.DataFrame(np.eye(3), columns=["a", "a", "a"], index=TIMES),
-    "index like a column": pd.DataFrame({"when": [1, 2, 3]}, index=TIMES),
-    "column like a mask": pd.DataFrame({"x.mask": [1, 2], "x": pd.array([1, None], dtype="Int8")}),
-    "column named labels": pd.DataFrame({"labels": [1], "columns": [2], "index": [3]}),
-    "numbers as names": pd.DataFrame(np.eye(2)),
-    "odd names": pd.DataFrame([[1, 2, 3, 4, 5]], columns=[1, "a", None, 2.5, ("t", 1)]),
-    "empty name": pd.DataFrame({"": [1], "a/b": [2], "..": [3], "\n": [4]}),
-    "dates as names": pd.DataFrame([[1, 2]], columns=pd.date_range("2026", periods=2, freq="D", name="day")),
-    "name of the columns": pd.DataFrame({"x": [1]}).rename_axis(columns="what"),
-    "object names": pd.DataFrame([[1]], columns=pd.Index(["x"], dtype=object, name=("a", 1))),
-    "rows and columns of levels": pd.DataFrame(
-        np.arange(4).reshape(2, 2),
-        index=pd.MultiIndex.from_tuples([("a", 1), ("a", None)], names=["k", None]),
-        columns=pd.MultiIndex.from_product([["u"], [1, 2]], names=["c", "d"]),
-    ),
-    "range": pd.DataFrame({"x": [1, 2]}, index=pd.RangeIndex(10, 4, -3, name="r")),
-    "duplicated rows": pd.DataFrame({"x": [1, 2]}, index=["a", "a"]),
-    "unique labels": pd.DataFrame({"x": [1]}).set_flags(allows_duplicate_labels=False),
-    **{
-        f"index of {name}": FRAME.set_index(name)[["int"]]
-        for name in FRAME.columns
-        if name not in {"int", "things", "half"}
-    },
-}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_frames_come_back(name):
-    assert_same(trip(TABLES[name]), TABLES[name])
-
-
-@pytest.mark.parametrize("column", FRAME.columns)
-def test_series_come_back(column):
-    assert_same(trip(FRAME[column]), FRAME[column])
-
-
-INDEXES = [
-    pd.Index([1, 2], name="q"),
-    pd.Index([]),
-    pd.Index(["a", 1], name=("x", 2)),
-    pd.RangeIndex(2, 10, 3),
-    pd.date_range("2026", periods=3, freq="ME"),
-    pd.date_range("2026", periods=3, freq="B", tz="America/New_York"),
-    pd.timedelta_range("0s", periods=2, freq="h"),
-    pd.period_range("2026", periods=2, freq="Q"),
-    pd.CategoricalIndex(["a", "b"], ordered=True),
-    pd.MultiIndex.from_product([[1, 2], ["a"]], names=["u", None])[:1],
-    pd.MultiIndex.from_arrays([[1]], names=["single"]),
-]
-
-
-@pytest.mark.parametrize("index", INDEXES, ids=range(len(INDEXES)))
-def test_indexes_come_back(index):
-    assert_same(trip(index), index)
-
-
-@settings(max_examples=80, deadline=None)
-@given(strategies.frames())
-def test_any_frame_comes_back(frame):
-    assert_same(trip(frame), frame)
-
-
-@settings(max_examples=30, deadline=None)
-@given(strategies.grids())
-def test_any_grid_comes_back(grid):
-    assert_same(trip(grid), grid)
-
-
-def test_what_a_file_format_left_in_an_encoding_is_left_out():
-    grid = xr.DataArray([1.0], name="v")
-    grid.encoding = {"scale_factor": 0.5, "compressors": (object(),), "chunks": (1,)}
-    assert trip(grid).encoding == {"scale_factor": 0.5, "chunks": (1,)}
-
-
-def test_columns_are_arrays_over_the_rows():
-    record = encode(pd.DataFrame({"v": [1.0, 2.0]}, index=pd.Index([5, 6], name="t")))
-    assert record.dims == {"v": ("t",), "t": ("t",)}
-    assert record.arrays["t"].tolist() == [5, 6]
-
-
-DATASET = xr.Dataset(
-    {
-        "v": (
-            ("t", "x"),
-            np.arange(6.0).reshape(2, 3),
-            {"units": "V", "range": np.array([0, 5]), "pair": (1, 2)},
-        ),
-        "when": ((), np.datetime64("2026", "s")),
-        "objects": ("t", np.array(["a", "bb"], object)),
-        "text": ("t", np.array(["a", "bb"], np.dtypes.StringDType())),
-        "fixed": ("t", np.array(["a", "bb"])),
-        "half": ("t", np.array([1, 2], ">f2")),
-    },
-    {"t": pd.date_range("2026", periods=2), "x": ["p", "q", "r"], "label": ("x", [1, 2, 3]), "where": 5},
-    {"title": "bench", "none": None, "nan": float("nan"), "lab_x": 1, "single": np.float32(2), 1: 2},
-)
-
-GRIDS = {
-    "dataset": DATASET,
-    "empty": xr.Dataset(),
-    "without indexes": DATASET.drop_indexes(["x", "t"]),
-    "computed later": DATASET.chunk(),
-    "array": DATASET["v"],
-    "without name": DATASET["v"].rename(None),
-    "tuple as name": DATASET["v"].rename(("u", 1)),
-    "empty name": DATASET["v"].rename(""),
-    "coordinate": DATASET["t"],
-    "named like its dimension": xr.DataArray([1, 2], dims="x", name="x"),
-    "dimension called data": xr.DataArray([1, 2], dims="data"),
-    "single value": xr.DataArray(5.0, name="x"),
-    "no values": xr.DataArray(np.zeros((2, 0), ">f4")),
-    "variable": DATASET["v"].variable,
-    "index variable": DATASET["t"].variable,
-    "tree": xr.DataTree.from_dict(
-        {
-            "/": xr.Dataset(attrs={"a": 1}),
-            "/g": DATASET,
-            "/g/h": xr.Dataset({"z": ("t", [1, 2])}),
-            "/i": xr.Dataset({"v": ("t", [1])}),
-        },
-        name="root",
-    ),
-    "empty tree": xr.DataTree(),
-}
-
-
-@pytest.mark.parametrize("name", GRIDS)
-def test_xarray_comes_back(name):
-    assert_same(trip(GRIDS[name]), GRIDS[name])
-
-
-def test_attributes_are_where_people_look():
-    record = encode(DATASET)
-    assert record.meta["title"] == "bench"
-    assert record.meta["lab_attrs"]["v"] == {"units": "V"}
-
-
-def test_a_stream_is_a_dataset():
-    record = Record(
-        "stream",
-        {"time": np.arange(3), "v": np.zeros((3, 2)), "odd": np.zeros(5), "odd_0": np.zeros(4)},
-        {"rate": 10.0, "units": {"v": "V", "odd": None}, "lab_attrs": {"v": {"gain": 2}}},
-        {"time": ("time",), "v": ("time", "channel"), "odd": ("time",)},
-    )
-    dataset = decode(through(record))
-    assert dataset.sizes["time"] == 3
-    assert dataset["v"].attrs == {"units": "V", "gain": 2}
-    assert dataset["odd"].shape == (5,)
-    assert dataset.attrs == {"rate": 10.0}
-    assert list(dataset.coords) == ["time"]
-    assert decode(record._replace(kind="arrays")).identical(dataset)
-
-
-def test_times_that_xarray_lacks_are_shown_as_integers():
-    moments = {
-        "none": np.array([1, 2]).view("M8"),
-        "several": np.array([3, 4], ">m8[25s]"),
-        "plain": np.zeros(2, "M8[ns]"),
-    }
-    far = np.array([2**62, 0]).view("M8[Y]")
-    dataset = decode(through(Record("stream", {**moments, "far": far}, {}, {})))
-    assert dataset["none"].attrs == {"dtype": "<M8"}
-    assert dataset["several"].values.tolist() == [3, 4]
-    assert dataset["several"].attrs == {"dtype": ">m8[25s]"}
-    assert dataset["far"].values.tolist() == [2**62, 0]
-    assert dataset["plain"].dtype == "M8[ns]"
 
 
 @pytest.mark.parametrize("dtype", samples.DTYPES, ids=str)
