@@ -30,6 +30,8 @@ _HOMES = {
     "LazyAnalysisWorkspace": "datastore_lab.workspace",
     "acquire": "datastore_lab.acquire",
     "RingBuffer": "datastore_lab.acquire",
+    "grid": "datastore_lab.acquire",
+    "SimulatedLaser": "datastore_lab.acquire",
     "HostMonitor": "datastore_lab.acquire",
     "SimulatedCamera": "datastore_lab.acquire",
     "SimulatedDAQ": "datastore_lab.acquire",

@@ -30,6 +30,7 @@ _HOMES = {
     "View": "datastore_lab.acquire.view",
     **dict.fromkeys(_DEVICES, "datastore_lab.acquire.devices"),
     "acquire": "datastore_lab.acquire.recording",
+    "grid": "datastore_lab.acquire.scans",
     "Run": "datastore_lab.acquire.run",
     "HDF5Writer": "datastore_lab.acquire.writers",
     "ZarrWriter": "datastore_lab.acquire.writers",
