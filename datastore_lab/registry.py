@@ -160,6 +160,7 @@ DEVICES = Registry(
         "function": Plugin("datastore_lab.acquire.devices.function:from_function"),
         "bluesky": Plugin("datastore_lab.acquire.devices.bluesky:from_bluesky"),
         "visa": Plugin("datastore_lab.acquire.devices.visa:from_visa", "visa"),
+        "serial": Plugin("datastore_lab.acquire.devices.serial_port:from_serial", "serial"),
         "simulated-camera": Plugin("datastore_lab.acquire.devices.camera:SimulatedCamera"),
         "simulated-daq": Plugin("datastore_lab.acquire.devices.daq:SimulatedDAQ"),
         "simulated-laser": Plugin("datastore_lab.acquire.devices.optics:SimulatedLaser"),

@@ -312,6 +312,7 @@ def test_a_driver_of_another_distribution_is_found_and_a_broken_one_breaks_nothi
 @pytest.mark.parametrize(
     ("module", "extra", "make"),
     [
+        ("serial", "serial", lambda acquire: acquire.from_serial("/dev/ttyS0")),
         ("pyvisa", "visa", lambda acquire: acquire.from_visa("GPIB::1::INSTR", "X?", 1)),
     ],
 )

@@ -154,6 +154,7 @@ def test_every_extra_has_its_code():
         "sql",
         "bluesky",
         "visa",
+        "serial",
         "devices",
         "test",
         "bench",

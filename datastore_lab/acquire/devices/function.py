@@ -87,7 +87,8 @@ def from_function(
         found = fields if fields is not None else fields_of(source.first())
         return describe_stream(found, rate=pace, units=units, device=f"{source.kind} {own}")
 
-    return SourceDevice(own, describe() if fields is not None else describe, source.feeding)
+    advice = f"the error comes from the {source.kind} {own!r}: mend it, or what it reads"
+    return SourceDevice(own, describe() if fields is not None else describe, source.feeding, advice=advice)
 
 
 class _Called:

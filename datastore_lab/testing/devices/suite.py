@@ -12,7 +12,6 @@ import numpy as np
 import psutil
 import pytest
 
-from datastore_lab.acquire import acquire
 from datastore_lab.errors import DeviceFailed
 from datastore_lab.store import open_store
 from datastore_lab.testing.devices.checks import check_description, check_device
@@ -109,6 +108,8 @@ class DeviceConformance:
         raise AssertionError(f"{device.name} leaves behind after three starts and stops: {left}")
 
     def test_it_can_be_recorded(self) -> None:
+        from datastore_lab.acquire import acquire
+
         device = self.make()
         spec = check_description(device)
         store = open_store("memory://")
