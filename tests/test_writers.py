@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import itertools
 import pathlib
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xxhash
 
@@ -21,6 +25,7 @@ from datastore_lab.acquire import (
     documents,
 )
 from datastore_lab.acquire.documents import descriptor_document, plain, start_document, stop_document
+from datastore_lab.acquire.storage import writer_options
 from datastore_lab.errors import AlreadyExists, EngineError, NotStorable, StreamError
 from datastore_lab.records import ArrayInfo, Block, Stat, Writer
 from datastore_lab.registry import WRITERS
@@ -399,13 +404,12 @@ ODD_SPEC = Stat(
 
 
 def record_odd_rows(writer, cuts):
-    start = start_document({}, ["odd"])
-    writer.consume_document("start", start)
-    writer.consume_document("descriptor", descriptor_document("odd", ODD_SPEC, start))
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", descriptor_document("odd", ODD_SPEC, START))
     for first, last in itertools.pairwise([0, *cuts, 7]):
         data = {name: rows[first:last] for name, rows in ODD_ROWS.items()}
         writer.write("odd", Block(first, np.arange(first, last, dtype="i8"), data))
-    writer.consume_document("stop", stop_document(start, None, {"odd": {"written": 7}}))
+    writer.consume_document("stop", stop_document(START, None, {"odd": {"written": 7}}))
     writer.close()
 
 
@@ -448,12 +452,123 @@ def test_rows_that_are_not_those_recorded_are_found(tmp_path, name):
 
 def test_a_stream_whose_writing_failed_has_no_sums(tmp_path):
     writer = HDF5Writer(tmp_path / "run.h5")
-    start = start_document({}, ["odd"])
-    writer.consume_document("start", start)
-    writer.consume_document("descriptor", descriptor_document("odd", ODD_SPEC, start))
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", descriptor_document("odd", ODD_SPEC, START))
     with pytest.raises(NotStorable):
         writer.write("odd", Block(0, np.arange(7), {**ODD_ROWS, "volt": np.arange(6.0)}))
     writer.close()
     with open_store(tmp_path / "run.h5", "r") as store:
         assert store.attrs("odd")["checksums"] == {}
         assert store.verify() == []
+
+
+# -- how rows lie in the files -------------------------------------------------------------------------
+
+
+def record_frames(writer, count=1000, each=7):
+    spec = Stat(
+        "stream", {"x": ArrayInfo("<i4", (0, 4), ("time", "c"), 0, None)}, {"rate": None, "units": {}}
+    )
+    writer.consume_document("start", START)
+    writer.consume_document("descriptor", descriptor_document("s", spec, START))
+    rows = np.arange(4 * count, dtype="i4").reshape(count, 4) // 100
+    for first in range(0, count, each):
+        part = rows[first : first + each]
+        writer.write("s", Block(first, np.arange(first, first + len(part)), {"x": part}))
+    return rows
+
+
+def finish(writer):
+    writer.consume_document("stop", STOP)
+    writer.close()
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(300, [300, 300, 300, 100]), (1, [1] * 1000), (5000, [1000])])
+def test_batches_of_arrow_have_as_many_rows_as_asked(tmp_path, rows, sizes):
+    writer = ArrowDocumentWriter(tmp_path / "run.arrow", batch_rows=rows)
+    expected = record_frames(writer)
+    finish(writer)
+    with pa.ipc.open_file(str(tmp_path / "run.s.arrow")) as file:
+        found = [file.get_batch(number).num_rows for number in range(file.num_record_batches)]
+    assert [size for size in found if size] == sizes
+    with open_store(tmp_path / "run.arrow", "r") as store:
+        assert np.array_equal(store.record("s").arrays["x"], expected)
+        assert store.verify() == []
+
+
+def test_a_flush_ends_a_batch_of_arrow_and_nothing_is_kept_back(tmp_path):
+    writer = ArrowDocumentWriter(tmp_path / "run.arrow", 300)
+    record_frames(writer, count=350)
+    writer.flush()
+    with open_store(tmp_path / "run.arrow", "r") as store:
+        assert store.stat("s").arrays["x"].shape == (350, 4)
+    finish(writer)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(300, [300, 300, 300, 100]), (5000, [1000])])
+def test_row_groups_of_parquet_have_as_many_rows_as_asked(tmp_path, rows, sizes):
+    writer = ParquetDocumentWriter(tmp_path / "run.parquet", row_group_rows=rows)
+    expected = record_frames(writer)
+    writer.flush()
+    finish(writer)
+    groups = pq.ParquetFile(tmp_path / "run.s.parquet").metadata
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == sizes
+    with open_store(tmp_path / "run.parquet", "r") as store:
+        assert np.array_equal(store.record("s").arrays["x"], expected)
+        assert store.verify() == []
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "lz4", "zstd", "blosc"])
+def test_chunks_of_hdf5_are_compressed_as_asked(tmp_path, compression):
+    level = None if compression == "none" else 2
+    writer = HDF5Writer(tmp_path / "run.h5", compression=compression, compression_level=level, chunk_size=512)
+    expected = record_frames(writer, count=2000)
+    finish(writer)
+    with h5py.File(tmp_path / "run.h5") as file:
+        dataset = file["s/x"]
+        assert dataset.chunks == (512, 4)
+        assert dataset.id.get_create_plist().get_nfilters() == (
+            0 if compression == "none" else 1 + (compression != "blosc")
+        )
+        size = dataset.id.get_storage_size()
+        assert (size < expected.nbytes / 4) == (compression != "none")
+        assert compression != "gzip" or np.array_equal(dataset[:], expected)
+    with open_store(tmp_path / "run.h5", "r") as store:
+        assert np.array_equal(store.record("s").arrays["x"], expected)
+        assert store.verify() == []
+
+
+def test_chunks_of_zarr_have_as_many_rows_as_asked(tmp_path):
+    writer = ZarrWriter(tmp_path / "run.zarr", chunk_size=256)
+    expected = record_frames(writer)
+    finish(writer)
+    with open_store(tmp_path / "run.zarr", "r") as store:
+        assert store.stat("s").arrays["x"].chunks == (256, 4)
+        assert np.array_equal(store.record("s").arrays["x"], expected)
+
+
+@pytest.mark.parametrize(
+    ("writer", "path", "options", "error", "named"),
+    [
+        (HDF5Writer, "a.h5", dict(compression_level=3), ValueError, "no compression"),
+        (HDF5Writer, "a.h5", dict(chunk_size=0), ValueError, "chunk_size=0"),
+        (ArrowDocumentWriter, "a.arrow", dict(batch_rows=True), ValueError, "True"),
+        (ZarrWriter, "a.zarr", dict(shard_size="5 s"), ValueError, "'5 s'"),
+    ],
+)
+def test_what_can_not_be_asked_for_is_refused_before_a_file_is_made(
+    writer, path, options, error, named, tmp_path
+):
+    with pytest.raises(error, match=named):
+        writer(tmp_path / path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_a_run_reach_each_writer_as_it_knows_them():
+    options = {"chunk_size": 512, "compression": "gzip", "compression_level": 3}
+    for kind, name in FILES.items():
+        writer = WRITERS.load(kind)
+        known = inspect.signature(writer).parameters
+        assert set(writer_options(kind, options)) <= set(known), (kind, name)
+    assert writer_options("hdf5", options) == options
+    assert writer_options("parquet", options) == {"row_group_rows": 512}

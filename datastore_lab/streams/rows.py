@@ -90,8 +90,9 @@ class StreamAppender(ABC):
         self.key, self.spec = key, spec
         self._path, self._release = path, release
         self._types = {name: dtypes.parse(info.dtype) for name, info in spec.arrays.items()}
+        self._batch = batch_rows(spec)
         self._waiting: list[Rows] = []
-        self._bytes = 0
+        self._bytes = self._count = 0
         self._memory, self._in_use = Memory(), list[Rows]()
         self._held: list[Buffer] = []
         self._held_bytes = 0
@@ -122,10 +123,16 @@ class StreamAppender(ABC):
                 return
             if self._held_bytes >= self.commit_bytes:
                 self._guarded(self._sync)  # before they are taken: an error says that they were not
-            self._waiting.append(rows)
-            self._bytes += sum(array.nbytes for array in rows.values())
-            if self._bytes >= self.piece_bytes:
+            self._wait_with(rows)
+            if self._batch is not None and self._count >= self._batch:
+                self._put_waiting(whole=True)
+            elif self._batch is None and self._bytes >= self.piece_bytes:
                 self._put_waiting()
+
+    def _wait_with(self, rows: Rows) -> None:
+        self._waiting.append(rows)
+        self._bytes += sum(array.nbytes for array in rows.values())
+        self._count += len(next(iter(rows.values())))
 
     def _fitting(self, block: Rows) -> Rows:
         given, _count = dtypes.as_rows(self.key, block, self.spec.arrays)
@@ -180,7 +187,7 @@ class StreamAppender(ABC):
             if self.closed:
                 return
             self.closed = True
-            self._waiting.clear()
+            self._waiting, self._bytes, self._count = [], 0, 0
             self._let_out()
             self.unsettled.discard(self)
             try:
@@ -200,8 +207,9 @@ class StreamAppender(ABC):
             if not self._ahead or self.closed:
                 self.unsettled.discard(self)
 
-    def _put_waiting(self) -> None:
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
+    def _put_waiting(self, *, whole: bool = False) -> None:
+        """Put what waits; with `whole` the rows that fill no batch go on waiting."""
+        waiting, self._waiting, self._bytes, self._count = self._waiting, [], 0, 0
         if not waiting:
             return
         joined = waiting[0]
@@ -209,8 +217,11 @@ class StreamAppender(ABC):
             joined = _joined(waiting, self._memory)
             self._memory.give(waiting)
         self._in_use.append(joined)  # (what is held may refer to them)
-        for piece in _pieces(joined, self.piece_bytes):
-            self._put(piece)
+        for piece in _pieces(joined, self.piece_bytes, self._batch):
+            if whole and len(next(iter(piece.values()))) < (self._batch or 0):
+                self._wait_with({name: rows.copy() for name, rows in piece.items()})
+            else:
+                self._put(piece)
 
     def _hold(self, raw: Buffer) -> None:
         """Keep bytes until they are on the disk for certain."""
@@ -279,12 +290,17 @@ def _joined(waiting: list[Rows], memory: Memory) -> Rows:
     return joined
 
 
-def _pieces(rows: Rows, nbytes: int) -> Iterator[Rows]:
-    """Cut rows into pieces of about so many bytes."""
+def batch_rows(spec: Stat) -> int | None:
+    """Give how many rows are to lie together, where whoever declared a stream has said so."""
+    return next((info.chunks[0] for info in spec.arrays.values() if info.chunks), None)
+
+
+def _pieces(rows: Rows, nbytes: int, batch: int | None) -> Iterator[Rows]:
+    """Cut rows into pieces of about so many bytes, or of so many rows."""
     count = len(next(iter(rows.values())))
     each = max(1, sum(array.nbytes for array in rows.values()) // max(1, count))
-    step = max(1, nbytes // each)
-    if count <= step + step // 2:
+    step = batch or max(1, nbytes // each)
+    if count <= (batch or step + step // 2):
         yield rows
         return
     for start in range(0, count, step):

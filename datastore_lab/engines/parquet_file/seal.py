@@ -16,6 +16,7 @@ from datastore_lab.engines.parquet_file.carry import carried, pack
 from datastore_lab.errors import EngineError
 from datastore_lab.integrity import LAYOUT, SEAL, SUMS, VERSION, RunningSums
 from datastore_lab.streams import columns, disk
+from datastore_lab.streams.ipc.write import BATCH
 
 if TYPE_CHECKING:
     from datastore_lab.records import Stat
@@ -108,7 +109,8 @@ def _write(spool: IpcFile, file: SummingFile) -> None:
             sink, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True, version="2.6"
         )
         each = sum(info.nbytes for info in stat.arrays.values()) // max(spool.rows, 1)
-        step = max(1, max(_GROUP_BYTES, _COLUMN_BYTES * len(fields)) // max(each, 1))
+        usual = max(1, max(_GROUP_BYTES, _COLUMN_BYTES * len(fields)) // max(each, 1))
+        step = int(spool.metadata.get(BATCH, usual))
         for start in range(0, spool.rows, step):
             made = [
                 pack(

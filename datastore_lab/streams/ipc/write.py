@@ -16,7 +16,7 @@ from datastore_lab.integrity import BLOCK, LAYOUT, VERSION
 from datastore_lab.records import ARRAY_ATTRIBUTES, Stat
 from datastore_lab.streams import columns, disk
 from datastore_lab.streams.ipc import head, sink
-from datastore_lab.streams.rows import Rows, StreamAppender
+from datastore_lab.streams.rows import Rows, StreamAppender, batch_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from datastore_lab.keys import Key
 
 KIND, KEY, META = b"lab_kind", b"lab_key", b"lab_meta"
+
+BATCH = b"lab_rows"
+"""In the schema: how many rows were asked to lie together, where that was said."""
 
 
 class IpcAppender(StreamAppender):
@@ -181,12 +184,12 @@ def schema(key: Key, spec: Stat) -> Any:
     attributes = spec.meta.get(ARRAY_ATTRIBUTES, {})
     fields = [columns.field(name, info, attributes.get(name, {})) for name, info in spec.arrays.items()]
     meta = {name: value for name, value in spec.meta.items() if name != ARRAY_ATTRIBUTES}
-    return pa.schema(
-        fields,
-        {
-            VERSION: str(LAYOUT),
-            KIND: spec.kind,
-            KEY: media.to_json(list(key)),
-            META: media.to_json(meta),
-        },
-    )
+    said: dict[Any, str] = {
+        VERSION: str(LAYOUT),
+        KIND: spec.kind,
+        KEY: media.to_json(list(key)),
+        META: media.to_json(meta),
+    }
+    if (batch := batch_rows(spec)) is not None:
+        said[BATCH] = str(batch)
+    return pa.schema(fields, said)
