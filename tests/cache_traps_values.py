@@ -12,6 +12,8 @@ def S(
     return Step(program, call, value, expected, modules)
 
 
+TABLE = "class T(pd.DataFrame):\n    _metadata = ['unit']\n    @property\n    def _constructor(self): return T\n    def two(self): return 2\nt = T({'a': [1, 2]})\nt.unit = 'V'\n@C\ndef f(t):\n    return (t.unit, int(t.a.sum()), t.two())\n"
+
 TRAPS: dict[str, list[Step]] = {
     "subclass of Random": [S("import random\nclass R(random.Random): pass\n@C\ndef f(r):\n    return r.random()\n", "f(R(1)) == f(R(2))", False)],
     "subclass of array": [S("import array\nclass R(array.array): pass\n@C\ndef f(r):\n    return r[0]\n", "[f(R('i', [1])), f(R('i', [2]))]", [1, 2])],
@@ -47,7 +49,16 @@ TRAPS: dict[str, list[Step]] = {
     "bound chain library": edited(*replaced("import string\nT = string.Template('a$x')\n@C\ndef f():\n    return T.substitute(x=1)\n", "'a$x'", "'b$x'"), "f()", "a1", "b1"),
     "logger": [S("import logging\nlog = logging.getLogger('x')\n@C\ndef f():\n    log.debug('a')\n    return 1\n", "f()", 1, o) for o in (MISS, HIT)],
     "lock in object": [S("import threading\nclass A:\n    def __init__(self): self.lock = threading.Lock()\n@C\ndef f(a):\n    with a.lock: return 1\n", "f(A())", 1, o) for o in (MISS, HIT)],
-    "subclass hidden heap type": [S("import threading\nclass A(threading.local):\n    pass\n@C\ndef f(a):\n    return a.k\na = A(); a.k = 1\nb = A(); b.k = 2\n", "[f(a), f(b)]", "can't tell the content", REFUSED)],
+    "subclass hidden heap type": [S("import threading\nclass A(threading.local):\n    pass\n@C\ndef f(a):\n    return a.k\na = A(); a.k = 1\nb = A(); b.k = 2\n", "[f(a), f(b)]", "in each thread or context", REFUSED)],
+    "context variable": [S("import contextvars\nv = contextvars.ContextVar('v', default=1)\n@C\ndef f():\n    return v.get()\n", "f()", "in each thread or context", REFUSED)],
+    "subclass of DataFrame": edited(*replaced(TABLE, "'V'", "'mV'"), "f(t)", ("V", 3, 2), ("mV", 3, 2)),
+    "subclass of DataFrame with other values": edited(*replaced(TABLE, "[1, 2]", "[1, 3]"), "f(t)", ("V", 3, 2), ("V", 4, 2)),
+    "subclass of DataFrame with other code": edited(*replaced(TABLE, "return 2", "return 5"), "f(t)", ("V", 3, 2), ("V", 3, 5)),
+    "subclass of DataFrame as a global": edited(*replaced(TABLE + "def g():\n    return f.__wrapped__(t)\ng = C(g)\n", "'V'", "'mV'"), "g()", ("V", 3, 2), ("mV", 3, 2)),
+    "subclass of DataFrame and DataFrame": [S("class T(pd.DataFrame): pass\n@C\ndef f(t):\n    return type(t).__name__\n", "[f(T({'a': [1]})), f(pd.DataFrame({'a': [1]}))]", ["T", "DataFrame"])],
+    "subclass of Series": edited(*replaced("class T(pd.Series):\n    _metadata = ['unit']\nt = T([1, 2])\nt.unit = 'V'\n@C\ndef f(t):\n    return (t.unit, int(t.sum()))\n", "'V'", "'A'"), "f(t)", ("V", 3), ("A", 3)),
+    "subclass of Dataset": edited(*replaced("import xarray as xr\nclass T(xr.Dataset):\n    __slots__ = ('unit',)\nt = T({'a': ('x', [1, 2])})\nobject.__setattr__(t, 'unit', 'V')\n@C\ndef f(t):\n    return (t.unit, int(t.a.sum()))\n", "'V'", "'A'"), "f(t)", ("V", 3), ("A", 3)),
+    "subclass of Dataset with other values": edited(*replaced("import xarray as xr\nclass T(xr.Dataset):\n    __slots__ = ()\nt = T({'a': ('x', [1, 2])})\n@C\ndef f(t):\n    return int(t.a.sum())\n", "2]", "3]"), "f(t)", 3, 4),
     "user subclass of enum with state": [S("import enum\nclass E(enum.Enum):\n    A = 1\nE.A.extra = 1\n@C\ndef f(e):\n    return e.extra\ndef change(): E.A.extra = 2\n", "[f(E.A), change(), f(E.A)]", [1, None, 2])],
     "exception with notes and cause": [S("@C\ndef f(e):\n    return (e.args, getattr(e, '__notes__', None), repr(e.__cause__))\ndef mk(n, c):\n    e = ValueError(1)\n    if n: e.add_note(n)\n    e.__cause__ = c\n    return e\n", "[f(mk('', None)), f(mk('a', None)), f(mk('', KeyError(2)))]", [((1,), None, "None"), ((1,), ["a"], "None"), ((1,), None, "KeyError(2)")])],
     "bytes io position": [S("import io\n@C\ndef f(b):\n    return b.read()\nb = io.BytesIO(b'abc')\n", "[f(b), b.seek(0), b.read(1), f(b)]", [b"abc", 0, b"a", b"bc"])],

@@ -14,7 +14,7 @@ ROW = re.compile(r"^\| `(.+?)` \| (.+?) \| (.+?) \|$", flags=re.MULTILINE)
 REFUSED = [(code.replace("\\|", "|"), message) for code, message, _ in ROW.findall(PAGE.read_text())]
 
 PROGRAM = """
-import gc, importlib, itertools, pickle, sys, weakref
+import gc, importlib, itertools, pickle, sys, threading, weakref
 import numpy as np
 from datastore_lab import cached, open_store
 from datastore_lab.errors import NotStorable

@@ -8,9 +8,11 @@ refused, never skipped: a key that misses a part gives wrong results later.
 from __future__ import annotations
 
 import collections
+import contextvars
 import enum
 import functools
 import sys
+import threading
 import types
 import typing
 import weakref
@@ -53,6 +55,8 @@ _CODE = (
 _ONCE_ONLY = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType)
 
 _WEAK = (weakref.ReferenceType, weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+
+_APART = (threading.local, contextvars.ContextVar, contextvars.Context)
 
 _ENUM_NOISE = {"_value_", "_name_", "__objclass__", "_sort_order_"}
 
@@ -174,7 +178,7 @@ class Hasher:
         if f"{cls.__module__}.{cls.__qualname__}" in _STATELESS:
             return join(b"N", [_type_name(cls)])
         _refuse_passing(obj, path)
-        if is_local(cls.__module__):
+        if is_local(cls.__module__) or tables.base_of(cls) is not None:
             return self._own(obj, path)
         if cls is _LRU_CACHE or hasattr(cls, "__cached_function__"):
             return join(b"w", [self.reference(cls, path), self.encode(obj.__wrapped__, path)])
@@ -206,7 +210,7 @@ class Hasher:
         """Encode an object of a class of the user's: the code of the class and the state."""
         cls = type(obj)
         base, content = self._base_content(obj, path)
-        found = state.attributes(obj, without=base)
+        found = tables.attributes(base, state.attributes(obj, without=base))
         encoded = [
             join(b"=", [name.encode(), self.encode(value, f"{path}.{name}")])
             for name, value in sorted(found.items())
@@ -221,6 +225,9 @@ class Hasher:
 
     def _base_content(self, obj: Any, path: str) -> tuple[type | None, bytes]:
         """Encode what an object holds as the list, dict, text, array, ... that it also is."""
+        if (table := tables.base_of(type(obj))) is not None and (encode := tables.encoder_of(table)):
+            self.uses(table.__module__)
+            return table, encode(obj, path, self.encode)
         for cls in type(obj).__mro__[1:]:
             if cls in ATOMS:
                 return None, ATOMS[cls](cls(obj) if cls is not str else str.__str__(obj))
@@ -246,6 +253,13 @@ def _refuse_passing(obj: Any, path: str) -> None:
         raise NotStorable(
             f"{path} is a weak reference ({type(obj).__name__}), behind which anything may change or vanish; "
             "pass the object itself, or leave it out with ignore_kwargs if results do not depend on it",
+            key=path,
+        )
+    if isinstance(obj, _APART):
+        raise NotStorable(
+            f"{path} ({type(obj).__qualname__}) holds something else in each thread or context; read what is "
+            "needed from it into a variable or argument first, or leave it out with ignore_kwargs if results "
+            "do not depend on it",
             key=path,
         )
 

@@ -14,7 +14,11 @@ Encode: TypeAlias = Callable[[Any, str], bytes]
 
 def encoder(obj: Any) -> Callable[[Any, str, Encode], bytes] | None:
     """Find the function that encodes an object of pandas or xarray, or None."""
-    cls = type(obj)
+    return encoder_of(type(obj))
+
+
+def encoder_of(cls: type) -> Callable[[Any, str, Encode], bytes] | None:
+    """Find the function that encodes objects of a class of pandas or xarray itself, or None."""
     package = cls.__module__.partition(".")[0]
     if package not in {"pandas", "xarray"}:
         return None
@@ -23,6 +27,29 @@ def encoder(obj: Any) -> Callable[[Any, str, Encode], bytes] | None:
         if found is not None:
             return found
     return None
+
+
+def base_of(cls: type) -> type | None:
+    """Find the table of pandas or xarray that a class of others is derived from.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> class Measured(pd.DataFrame): pass
+    >>> base_of(Measured).__qualname__, base_of(pd.DataFrame), base_of(dict)
+    ('DataFrame', None, None)
+    """
+    if encoder_of(cls) is not None:
+        return None
+    return next((base for base in cls.__mro__ if encoder_of(base) in _EXTENDED), None)
+
+
+def attributes(base: type | None, found: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what pandas itself keeps in the attributes of its tables: that is encoded with their content."""
+    if base is None or not hasattr(base, "_internal_names_set"):
+        return found
+    own: set[str] = base._internal_names_set | {"_attrs", "_flags", "_mgr", "_name"}
+    return {name: value for name, value in found.items() if name not in own}
 
 
 def _frame(frame: Any, path: str, encode: Encode) -> bytes:
@@ -200,3 +227,5 @@ _ENCODERS: dict[str, Callable[[Any, str, Encode], bytes]] = {
     "pandas.DataFrameGroupBy": _refuse,
     "pandas.SeriesGroupBy": _refuse,
 }
+
+_EXTENDED = {_frame, _series, _data_array, _dataset}
