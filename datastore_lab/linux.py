@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 _LARGE = 1 << 20
+_KEEP_SIZE = 1  # of fallocate(2)
 
 
 def from_libc(name: str) -> Any:
@@ -22,11 +23,11 @@ def from_libc(name: str) -> Any:
 _fallocate = from_libc("fallocate64")
 
 
-def reserve(handle: int, at: int, size: int) -> None:
+def reserve(handle: int, at: int, size: int, *, ahead: bool = False) -> None:
     """Let the file system find room for a large piece of a file in one step, which makes writing faster.
 
     What it answers does not matter: if there is no room, writing says so. The file is as long afterwards as
-    if the piece had been written.
+    if the piece had been written; if that is still `ahead`, as long as before.
 
     Parameters
     ----------
@@ -36,4 +37,4 @@ def reserve(handle: int, at: int, size: int) -> None:
         Where the piece begins, and how long it is, in bytes.
     """
     if _fallocate is not None and size >= _LARGE:
-        _fallocate(handle, 0, ctypes.c_int64(at), ctypes.c_int64(size))
+        _fallocate(handle, _KEEP_SIZE if ahead else 0, ctypes.c_int64(at), ctypes.c_int64(size))

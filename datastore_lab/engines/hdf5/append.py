@@ -151,6 +151,7 @@ class HDF5Appender:
         self._columns = dict(columns)
         self._step = _step(spec, self._columns)
         self._rows = self._flushed = self._bytes = 0
+        self._known = "", spec
         self.growth = Growth(key, engine.url)
         self.growth.mark = birth
         engine._when_undone(self.growth.undo)
@@ -196,13 +197,14 @@ class HDF5Appender:
             self.growth.check_standing()
             if self._rows == self._flushed:
                 return
-            node, found = self._standing(root)
+            node, stat = self._standing(root)
             with self._engine._atomic():
-                written = self._write(node, found, self._engine._paged())
+                stat, written = self._write(node, stat, self._engine._paged())
                 space.note(root, sum(one.dead for one in written.values()))
             self._engine._when_undone(self.growth.undo)
             for name, column in self._columns.items():
                 column.settle(written[name].state)
+            self._known = seals.digest(stat), stat
             self._flushed, self._bytes = self._rows, 0
 
     def close(self, meta: Mapping[str, Any]) -> None:
@@ -213,36 +215,39 @@ class HDF5Appender:
         media.check_json(meta)
         self.flush()
         with self._engine._guarded(self._key) as root:
-            node, _found = self._standing(root)
+            node, _stat = self._standing(root)
             with self._engine._atomic():
                 layout.put_meta(node, meta, self._like)
                 describe.seal(node)
             self.growth.closed = True
             self._engine._when_undone(self.growth.undo)
 
-    def _standing(self, root: Any) -> tuple[Any, describe.Node]:
+    def _standing(self, root: Any) -> tuple[Any, Stat]:
         """Give the group of the record, which has to be the one that was begun, and its description."""
         node = links.find(root, self._key)
         if node is None:
             raise self.growth.gone()
-        found = describe.checked(node, self._key, self._engine.url)
-        self.growth.check_place((found.seal and found.seal.birth) or "")
-        if any(array.info.shape[0] != self._flushed for array in found.arrays.values()):
+        seal = seals.get(node, self._key)
+        self.growth.check_place((seal and seal.birth) or "")
+        if seal is not None and seal.digest == self._known[0]:  # nothing was changed since the last flush
+            return node, self._known[1]
+        stat = describe.checked(node, self._key, self._engine.url).stat
+        if any(info.shape[0] != self._flushed for info in stat.arrays.values()):
             raise self.growth.replaced()
-        return node, found
+        return node, stat
 
-    def _write(self, node: Any, found: describe.Node, paged: PagedFile) -> dict[str, Written]:
+    def _write(self, node: Any, stat: Stat, paged: PagedFile) -> tuple[Stat, dict[str, Written]]:
         """Add rows, their sums and the new seal."""
-        written, infos = {}, dict(found.stat.arrays)
-        for name, column in self._columns.items():
-            array = found.arrays[name]
-            written[name] = column.write(array.dataset, paged)
-            sums.put_some(array.dataset, written[name].sums)
-            infos[name] = array.info._replace(shape=(self._rows, *array.info.shape[1:]))
+        written, infos = {}, {}
+        for name, info in stat.arrays.items():
+            dataset = h5d.open(node, media.escape_link(name).encode())
+            written[name] = self._columns[name].write(dataset, paged)
+            sums.put_some(dataset, written[name].sums)
+            infos[name] = info._replace(shape=(self._rows, *info.shape[1:]))
         dims.grow(node, [info.dims for info in self._like.values()], self._rows)
-        birth = found.seal and found.seal.birth
-        seals.put(node, found.stat._replace(arrays=infos), dict.fromkeys(found.arrays), birth=birth)
-        return written
+        grown = stat._replace(arrays=infos)
+        seals.put(node, grown, dict.fromkeys(infos), birth=str(self.growth.mark))
+        return grown, written
 
 
 def _step(spec: Stat, columns: Mapping[str, Column]) -> int:

@@ -115,6 +115,7 @@ class Chunked:
 
     def _write_plain(self, dataset: Any, paged: PagedFile) -> Written:
         found = {}
+        paged.reserve(sum(chunk.result().packed.nbytes for chunk in self._ready.values()))
         for number, chunk in self._ready.items():
             found[number], whole = chunk.result()
             self._put_plain(dataset, paged, number, whole)

@@ -59,6 +59,10 @@ class Disk:
         while done < len(view):
             done += _write_once(handle, view[done : done + _LARGEST], at + done)
 
+    def reserve(self, handle: int, at: int, size: int) -> None:
+        """Let the file system look for room for what will be written in several pieces."""
+        reserve(handle, at, size, ahead=True)
+
     def truncate(self, handle: int, size: int) -> None:
         """Set the length of a file."""
         os.ftruncate(handle, size)
