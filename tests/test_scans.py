@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import bluesky
 import bluesky.plans
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from ophyd import sim
 
 from datastore_lab import open_store
-from datastore_lab.acquire import gathering
+from datastore_lab.acquire import gathering, scans
 from datastore_lab.acquire.axes import Axes
 from datastore_lab.acquire.scans import grid
 from datastore_lab.errors import AlreadyExists, EngineError, NotStorable, StreamError
@@ -82,7 +83,7 @@ def test_every_point_is_visited_once_and_a_snake_never_jumps(shape, snake):
 
 def test_only_what_changes_is_moved_and_then_settles(store, monkeypatch):
     moves, waits = [], []
-    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(scans, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
     movers = {
         "wavelength": lambda value: moves.append(("laser", value)),
         "position": lambda value: moves.append(("stage", value)),
