@@ -87,7 +87,8 @@ def check(parts: Sequence[str]) -> Key:
     if len(parts) > DEEPEST:
         raise BadKey(f"a key has at most {DEEPEST} parts, not {len(parts)}; join some of them", key=parts[:3])
     for part in parts:
-        _check_part(part, parts)
+        if not (type(part) is str and part and part.isascii()):  # as most are
+            _check_part(part, parts)
     return tuple(parts)
 
 

@@ -103,8 +103,9 @@ def from_json(text: str | bytes) -> Any:
     >>> from_json('[{"$float": "-inf"}]')
     [-inf]
     """
+    plain = isinstance(text, str) and FLOAT_TAG not in text and "\\u" not in text  # nor written as an escape
     try:
-        return json.loads(text, object_hook=_untag)
+        return json.loads(text) if plain else json.loads(text, object_hook=_untag)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"this is not valid JSON ({error}): {text[:80]!r}") from error
 

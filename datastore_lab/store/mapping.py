@@ -88,8 +88,11 @@ class Store(MutableMapping[KeyLike, Any]):
     # -- the mapping --------------------------------------------------------------------------------
 
     def __getitem__(self, key: KeyLike) -> Any:
-        with self._explained(key):
+        try:
             return self._get(key)
+        except NotFound:
+            with self._explained(key):
+                raise
 
     def _get(self, key: KeyLike) -> Any:
         record = self.record(key)

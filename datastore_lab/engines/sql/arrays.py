@@ -6,6 +6,7 @@ UTF-8, and one with the start and length of each item in it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,7 @@ SPAN = np.dtype([("start", "<i8"), ("size", "<i8")])
 """Where the UTF-8 of one item of text lies."""
 
 _LARGEST_PART = 8 << 20
+_SHORT = 100
 _MOST_AXES = 63  # of what numpy has, as the bytes of an item are one more
 _MOST_BYTES = (1 << 63) - 1
 
@@ -56,7 +58,7 @@ class Array(NamedTuple):
     @property
     def numpy(self) -> np.dtype[Any]:
         """The type in memory."""
-        return dtypes.parse(self.dtype)
+        return _parsed(self.dtype)
 
     @property
     def items(self) -> Block:
@@ -77,6 +79,9 @@ class Array(NamedTuple):
     def info(self, name: str) -> ArrayInfo:
         """Describe it to the user."""
         block, ndim = self.items, len(self.shape)
+        if block.nbytes <= block.part and not self.text:
+            dims = self.dims or default_dims(name, ndim)
+            return ArrayInfo(self.dtype, self.shape, dims, block.nbytes, None)
         chunks = (*(1,) * block.axis, block.step, *self.shape[block.axis + 1 :])[:ndim]
         text = self.text[1] if self.text else 0
         dims = self.dims or default_dims(name, ndim)
@@ -112,9 +117,19 @@ class Array(NamedTuple):
         wrong = len(shape) > _MOST_AXES or (dims is not None and len(dims) != len(shape))
         if wrong or not 0 < made.part <= _LARGEST_PART or (made.dtype == dtypes.STRING) != (text is not None):
             raise ValueError(kept)
-        if math.prod(n or 1 for n in (*shape, dtypes.parse(made.dtype).itemsize)) > _MOST_BYTES:
-            raise ValueError(kept)  # numpy minds even where there are no items
+        size = made.numpy.itemsize
+        if not 0 < math.prod(shape) * size <= _MOST_BYTES:  # numpy minds even where there are no items
+            wrong = math.prod(n or 1 for n in (*shape, size)) > _MOST_BYTES
+        if wrong:
+            raise ValueError(kept)
         return made
+
+
+def _parsed(text: str) -> np.dtype[Any]:
+    return _known(text) if len(text) < _SHORT else dtypes.parse(text)
+
+
+_known = functools.lru_cache(256)(dtypes.parse)
 
 
 def _count(value: Any) -> int:
@@ -157,8 +172,11 @@ def cut(
 
 def read(reader: Reader, array: Array, selection: Selection) -> NDArray[Any]:
     """Read a selection."""
-    if not selection and not array.text and (small := reader.small(array.items)) is not None:
-        return from_bytes(small, array.numpy)
+    if not selection and not array.text:
+        dtype = array.numpy
+        size = math.prod(array.shape) * dtype.itemsize
+        if 0 < size <= array.part:  # a single part, as most are
+            return np.ndarray(array.shape, dtype, bytearray(reader.only(array.id, size)))
     chosen = normalise_selection(selection, array.shape)
     slices = [slice(c, c + 1) if isinstance(c, int) else c for c in chosen]
     data = reader.select(array.items, slices)

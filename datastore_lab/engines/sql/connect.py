@@ -7,10 +7,10 @@ import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 import sqlalchemy.exc as sae
@@ -23,10 +23,12 @@ from datastore_lab.interrupts import Uninterrupted
 if TYPE_CHECKING:
     from datastore_lab.engines.sql.address import Address
 
+T = TypeVar("T")
 PATIENCE = 15.0
 """How long to wait for another writer's transaction, in seconds, unless a longer timeout is given."""
 
 _PAGE = 4096
+_PRAGMAS = ("trusted_schema=OFF", "cell_size_check=ON", "foreign_keys=ON", "mmap_size=0", "cache_size=-8192")
 _LONGEST_VALUE = 1 << 26
 _ATTACHED = 7  # sqlite3.SQLITE_LIMIT_ATTACHED; VACUUM attaches a database of its own
 _INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
@@ -61,14 +63,33 @@ class Database:
 
     # -- reading and changing -----------------------------------------------------------------------
 
+    def look(self, action: Callable[[sa.Connection], T]) -> T:
+        """Read without a snapshot around it: each statement sees what was last committed."""
+        with self._read_lock:
+            self._check_process()
+            try:
+                return action(self._reader or self._connected())
+            except (sae.SQLAlchemyError, UnicodeDecodeError, *_INTERRUPTIONS):
+                self._lose_reader()
+                with spoken(self.address):
+                    raise
+
+    def _connected(self) -> sa.Connection:
+        self._reader = self._connect("AUTOCOMMIT").execution_options(lab_begin=None)
+        return self._reader
+
+    def _lose_reader(self) -> None:
+        """Nobody knows where it stopped."""
+        if self._reader is not None:
+            _drop(self._reader)
+        self._reader = None
+
     @contextmanager
     def reading(self, *, snapshot: bool = True) -> Iterator[sa.Connection]:
         """Read in one snapshot: what others commit meanwhile is not seen; else each statement has its own."""
         with self._read_lock, spoken(self.address):
             self._check_process()
-            if self._reader is None:
-                self._reader = self._connect("AUTOCOMMIT").execution_options(lab_begin=None)
-            connection = self._reader
+            connection = self._reader or self._connected()
             try:
                 if snapshot:
                     self._begin_reading(connection)
@@ -77,9 +98,8 @@ class Database:
                 finally:
                     if snapshot:
                         self._end_reading(connection)
-            except (sae.SQLAlchemyError, *_INTERRUPTIONS):  # nobody knows where it stopped
-                _drop(connection)
-                self._reader = None
+            except (sae.SQLAlchemyError, *_INTERRUPTIONS):
+                self._lose_reader()
                 raise
 
     def _begin_reading(self, connection: sa.Connection) -> None:
@@ -287,7 +307,7 @@ class Database:
         )
         raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
         raw.setlimit(_ATTACHED, 0)
-        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "foreign_keys=ON", "mmap_size=0"):
+        for pragma in _PRAGMAS:
             raw.execute(f"PRAGMA {pragma}")
         if self.writable:
             self._set_up_writer(raw)

@@ -169,27 +169,30 @@ class SQLEngine:
             return lookup.fingerprint(check(key))
 
     def _look(self, action: Callable[[Lookup], T]) -> T:
-        """Look at one node; on a server without a transaction around it, which takes twice as many messages.
+        """Look at one node without a transaction around it, which takes longer than what is asked.
 
         Numbers of nodes and arrays are never used again, and everything is bound to its number. So what
         several statements found is as it was when the first one ran, or something is missing or does not
         fit; then it is looked at again, in one snapshot.
         """
-        if not self._database.is_sqlite and not self._is_changing():
-            with suppress(NotFound, Corrupt), self._database.reading(snapshot=False) as connection:
-                return action(Lookup(connection, self._store, self._url, brief=True))
+        if not self._is_changing():
+            with suppress(NotFound, Corrupt):
+                return self._database.look(lambda connection: action(self._lookup(connection, brief=True)))
         with self._reading() as lookup:
             return action(lookup)
+
+    def _lookup(self, connection: sa.Connection, *, brief: bool = False) -> Lookup:
+        return Lookup(connection, self._store, self._url, brief=brief)
 
     @contextmanager
     def _reading(self) -> Iterator[Lookup]:
         """Read within one's own transaction, or else what was last committed."""
         if self._is_changing() and self._change is not None:
             with self._failing(self._change):
-                yield Lookup(self._change.connection, self._store, self._url)
+                yield self._lookup(self._change.connection)
             return
         with self._database.reading() as connection:
-            yield Lookup(connection, self._store, self._url)
+            yield self._lookup(connection)
 
     def _is_changing(self) -> bool:
         """Whether this thread has a transaction open."""

@@ -11,8 +11,8 @@ from datastore_lab import media
 from datastore_lab.engines.sql.arrays import Array
 from datastore_lab.engines.sql.nodes import LONGEST, Node, is_bound, name_hash, seal, spill_block
 from datastore_lab.engines.sql.parts import Reader
-from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import ROOT, node, part
+from datastore_lab.engines.sql.ways import NUMBERED, Row, way
 from datastore_lab.errors import Corrupt, LabError
 from datastore_lab.integrity import BIRTH, fingerprint
 from datastore_lab.keys import Key, show
@@ -57,8 +57,8 @@ class Lookup:
 
     # -- rows ---------------------------------------------------------------------------------------
 
-    def row(self, key: Key) -> Any:
-        """Give the row of a node.
+    def row(self, key: Key, *, ahead: bool = False) -> Any:
+        """Give the row of a node; with the first part of what was probably written with it, if `ahead`.
 
         Raises
         ------
@@ -69,12 +69,14 @@ class Lookup:
         """
         if not key:
             return self.root()
-        rows = self.follow(ROOT, key)
+        rows = self.follow(ROOT, key, ahead=ahead)
         if len(rows) < len(key):
             self._why_not(key, rows)
         return rows[-1]
 
-    def follow(self, parent: int, key: Key, known: int = 0, *, whole: bool = False) -> list[Any]:
+    def follow(
+        self, parent: int, key: Key, known: int = 0, *, whole: bool = False, ahead: bool = False
+    ) -> list[Any]:
         """Give the rows on the way down to a node, as far as there are any.
 
         Parameters
@@ -86,11 +88,13 @@ class Lookup:
             How many parts of the key lead to that node.
         whole : bool, default False
             Read the records on the way, rather than only the last one.
+        ahead : bool, default False
+            Read a small part of an array with them.
         """
         values: dict[str, Any] = {"store": self.store, "parent": parent}
         for depth, name in enumerate(key[known:]):
             values[f"hash{depth}"], values[f"name{depth}"] = name_hash(name), name.encode()
-        return self._along(values, parent, key, known, whole=whole)
+        return self._along(values, parent, key, known, whole=whole, ahead=ahead)
 
     def follow_from_root(self, key: Key) -> list[Any]:
         """Give the rows from the root down to a node, with their records, as far as there are any."""
@@ -102,11 +106,22 @@ class Lookup:
             rows = [self.root(), *(self.follow(ROOT, key, whole=True) if key else ())]
         return rows
 
-    def _along(self, values: dict[str, Any], parent: int, key: Key, known: int, *, whole: bool) -> list[Any]:
+    def _along(
+        self,
+        values: dict[str, Any],
+        parent: int,
+        key: Key,
+        known: int,
+        *,
+        whole: bool = False,
+        ahead: bool = False,
+    ) -> list[Any]:
         steps = len(key) - known
         values["first"] = 0 if whole else steps - 1
-        found = sorted(_way(steps).rows(self.connection, values), key=_depth)
-        rows: list[Any] = [_Row(values[1:]) for values in found]
+        found = way(steps, ahead=ahead).rows(self.connection, values)
+        if steps > 1:
+            found.sort(key=_depth)
+        rows: list[Any] = [Row(values[1:]) for values in found]
         for depth, row in enumerate(rows, known + 1):
             if row.id is None:
                 raise self._unindexed(key[:depth])
@@ -129,8 +144,8 @@ class Lookup:
 
     def by_id(self, number: int) -> Any | None:
         """Give the row of a node by its number."""
-        found = _NUMBERED.rows(self.connection, {"store": self.store, "number": number})
-        return _Row(found[0]) if found else None
+        found = NUMBERED.rows(self.connection, {"store": self.store, "number": number})
+        return Row(found[0]) if found else None
 
     def numbered(self, number: int, key: Key) -> Any:
         """Give the row of a node that was listed under a key."""
@@ -154,7 +169,7 @@ class Lookup:
         row = rows[-1] if rows else self.root()
         where = (node.c.store == self.store) & (node.c.parent == row.id)
         same = sa.select(node).where(where & (node.c.hash == name_hash(key[len(rows)])))
-        others: list[Any] = [_Row(other) for other in self.connection.execute(same).all()]
+        others: list[Any] = [Row(other) for other in self.connection.execute(same).all()]
         if any(not self.is_in_place(other) for other in others):
             raise self.misplaced(key[: len(rows) + 1])
         if any(other.name == key[len(rows)].encode() for other in others):
@@ -182,7 +197,7 @@ class Lookup:
         Corrupt
         """
         name, hashed = key[-1].encode(), name_hash(key[-1])
-        own = (node.c.store == self.store) & (_scanned(node.c.parent) == parent)
+        own = (_scanned(node.c.store) == self.store) & (_scanned(node.c.parent) == parent)
         columns = sa.select(node).where(own & ((node.c.name == name) | (_scanned(node.c.hash) == hashed)))
         for row in self.connection.execute(columns).all():
             if row.name == name:
@@ -304,6 +319,10 @@ class Lookup:
         return None
 
 
+def _depth(values: Any) -> int:
+    return int(values[0])
+
+
 def _thousands(wanted: Mapping[int, Any]) -> Iterable[list[int]]:
     hashes = list(wanted)
     for start in range(0, len(hashes), 500):
@@ -313,73 +332,3 @@ def _thousands(wanted: Mapping[int, Any]) -> Iterable[list[int]]:
 def _scanned(column: Any) -> Any:
     """Give a column so that no index is asked for it: that may be what is damaged."""
     return column + sa.literal_column("0")
-
-
-class _Row:
-    """A row by the names of its columns."""
-
-    def __init__(self, values: Any) -> None:
-        self.__dict__.update(zip(node.c.keys(), values, strict=True))
-
-
-def _depth(values: Any) -> int:
-    return int(values[0])
-
-
-_ways: dict[int, Query] = {}
-
-
-def _way(steps: int) -> Query:
-    """Give the statement that follows so many names."""
-    if steps not in _ways:
-        _ways[steps] = _make_way(steps)
-    return _ways[steps]
-
-
-def _make_way(steps: int) -> Query:
-    """Go down level by level: left to join all levels at once, a database may begin with any of them."""
-    first = node.alias("first")
-    start = sa.select(sa.literal_column("0", sa.Integer).label("depth"), first.c.id).where(
-        first.c.store == _named("store"),
-        first.c.parent == _named("parent"),
-        first.c.hash == _named("hash0"),
-        first.c.name == _named("name0"),
-    )
-    way = start.cte("way", recursive=True)
-    if steps > 1:
-        step = node.alias("step")
-        deeper = sa.select(way.c.depth + sa.literal_column("1"), step.c.id).where(
-            step.c.store == _named("store"),
-            step.c.parent == way.c.id,
-            step.c.hash == _by_depth(way, "hash", steps),
-            step.c.name == _by_depth(way, "name", steps),
-        )
-        way = way.union_all(deeper)
-    columns = [
-        sa.case((way.c.depth >= _named("first"), column), else_=None) if column is node.c.record else column
-        for column in node.c
-    ]
-    own = (node.c.store == _named("store")) & (node.c.id == way.c.id)
-    found = way.outerjoin(node, own)  # so that a row that only one of two indexes lists is not just missing
-    return Query(sa.select(way.c.depth, *columns).select_from(found))
-
-
-def _by_depth(way: Any, name: str, steps: int) -> Any:
-    levels = range(steps - 1)
-    return sa.case(
-        *((way.c.depth == sa.literal_column(str(depth)), _named(f"{name}{depth + 1}")) for depth in levels)
-    )
-
-
-def _named(name: str) -> Any:
-    """Give a parameter: bytes for names, else a number."""
-    kind = sa.LargeBinary if name.startswith("name") else sa.BigInteger
-    return sa.bindparam(name, type_=sa.Integer if name in {"store", "first"} else kind)
-
-
-_NUMBERED = Query(
-    sa.select(node).where(
-        node.c.store == sa.bindparam("store", type_=sa.Integer),
-        node.c.id == sa.bindparam("number", type_=sa.BigInteger),
-    )
-)

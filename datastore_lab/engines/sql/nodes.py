@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -53,8 +54,14 @@ class Node:
     @property
     def stat(self) -> Stat:
         """Describe it to the user."""
-        meta = {name: value for name, value in self.meta.items() if name != BIRTH}
-        return Stat(self.kind, {name: array.info(name) for name, array in self.arrays.items()}, meta)
+        return Stat(self.kind, {name: array.info(name) for name, array in self.arrays.items()}, self.shown)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The attributes that are the user's."""
+        if BIRTH not in self.meta:
+            return self.meta
+        return {name: value for name, value in self.meta.items() if name != BIRTH}
 
     def names(self) -> set[str]:
         """Give the names of arrays and dimensions, which no child may have."""
@@ -119,7 +126,8 @@ def is_bound(store: int, way: tuple[Any, Any, Any], name: bytes, kind: bytes, wr
 
 def seal(store: int, number: int, kind: bytes, text: str, spill: int | None) -> str:
     """Give the sum over a node's record, as 32 hexadecimal digits."""
-    head = json.dumps([store, number, kind.decode("latin-1"), spill])
+    written = encode_basestring_ascii(kind.decode("latin-1"))
+    head = f"[{store}, {number}, {written}, {'null' if spill is None else spill}]"
     return xxhash.xxh3_128_hexdigest(head.encode() + text.encode("utf-8", "surrogatepass"))
 
 

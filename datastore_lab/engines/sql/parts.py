@@ -32,7 +32,9 @@ GROWING = 1 << 18
 """Bytes in a part of an array that grows: the last one is written again at every flush."""
 
 _FETCHED = 8
-_AHEAD = 1 << 16
+AHEAD = 1 << 16
+"""Parts of up to so many bytes are read before anybody asks."""
+
 _SMALLEST = 1 << 11
 _WORTH_IT = 0.9
 _UNCHECKED = 1 << 26
@@ -195,7 +197,7 @@ def _decompressed(small: bytes, size: int) -> bytes:
         raise Corrupt(f"a part that does not unpack ({error})") from error
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """One row of the table, as `_ONE` and `_SOME` give it."""
 
     store: int
@@ -223,11 +225,12 @@ class Reader:
 
     def __init__(self, connection: sa.Connection, store: int) -> None:
         self._connection, self._store = connection, store
-        self._ahead: dict[int, _Part] = {}
+        self._ahead: dict[int, Part] = {}
 
     def ahead(self, blocks: Iterable[Block]) -> None:
         """Fetch the only parts of what is small, many in one statement, for `select` to come."""
-        small = [block.id for block in blocks if block.pieces == 1 and block.nbytes <= _AHEAD]
+        small = [block.id for block in blocks if block.pieces == 1 and block.nbytes <= AHEAD]
+        small = [number for number in small if number not in self._ahead]
         for some in _batched(small, _FETCHED) if len(small) > 1 else ():
             for row in self._ask(_FIRST, some, {}):
                 self._ahead[row.array] = row
@@ -245,12 +248,18 @@ class Reader:
         self._fill(found, block, axes)
         return found
 
-    def small(self, block: Block) -> NDArray[np.uint8] | None:
-        """Read all of a block that is a single part, as most are; None of one that is not."""
-        if not 0 < block.nbytes <= block.part:
-            return None
-        raw = dict(self.fetch(block, [0]))[0]
-        return np.frombuffer(bytearray(raw), np.uint8).reshape(block.shape)
+    def hold(self, row: Part) -> None:
+        """Take a part that was read already."""
+        self._ahead[row.array] = row
+
+    def only(self, array: int, size: int) -> bytes:
+        """Read the only part of a block."""
+        row = self._ahead.pop(array, None)
+        if row is None:
+            row = next(self._ask(_ONE, [0], {"array": array}), None)
+        if row is None or row.number != 0:
+            raise Corrupt("part 0 (missing)", key=0)
+        return unpacked(row, size)
 
     def _fill(self, found: NDArray[np.uint8], block: Block, axes: list[range]) -> None:
         cut, step = block.axis, block.step
@@ -274,15 +283,15 @@ class Reader:
             if missing:
                 raise Corrupt(f"part {min(missing)} (missing)", key=min(missing))
 
-    def _rows(self, array: int, numbers: list[int]) -> Iterator[_Part]:
+    def _rows(self, array: int, numbers: list[int]) -> Iterator[Part]:
         if array in self._ahead:
             return iter([self._ahead.pop(array)])
         return self._ask(_ONE if len(numbers) == 1 else _SOME, numbers, {"array": array})
 
-    def _ask(self, query: Query, numbers: list[int], values: dict[str, int]) -> Iterator[_Part]:
+    def _ask(self, query: Query, numbers: list[int], values: dict[str, int]) -> Iterator[Part]:
         padded = numbers if query is _ONE else [*numbers, *numbers[:1] * (_FETCHED - len(numbers))]
         named = {f"number{place}": number for place, number in enumerate(padded)}
-        return map(_Part._make, query.rows(self._connection, {"store": self._store, **values, **named}))
+        return map(Part._make, query.rows(self._connection, {"store": self._store, **values, **named}))
 
     def _check_stored(self, block: Block) -> None:
         """Refuse an array that claims more than is there, before memory is set aside for it."""

@@ -39,7 +39,7 @@ class Query:
         self._bytes = [number for number, is_bytes in enumerate(kinds) if is_bytes]
         self._compiled: dict[str, _Compiled] = {}
 
-    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[list[Any]]:
         """Give all rows."""
         dialect = connection.dialect
         text, places = self._compiled.get(dialect.name) or self._compile(dialect)
@@ -59,7 +59,8 @@ class Query:
         checked = [list(row) for row in rows]
         for row in checked:
             for number in self._bytes:
-                row[number] = as_stored(row[number])
+                if type(row[number]) is not bytes:
+                    row[number] = as_stored(row[number])
         return checked
 
 

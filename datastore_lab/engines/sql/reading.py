@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -13,11 +12,9 @@ from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import store
 from datastore_lab.errors import Corrupt
 from datastore_lab.integrity import damaged, known_layout
-from datastore_lab.records import Record, Selection, refusals
+from datastore_lab.records import Record, Selection, default_dims, refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from datastore_lab.engines.sql.lookup import Described, Lookup
@@ -43,27 +40,25 @@ def one(lookup: Lookup, key: Key, name: str, selection: Selection, described: De
     declared = lookup.arrays(key, described)
     if name not in declared:
         raise refusals.no_array(key, name, declared, lookup.url)
-    with _told(key, name, lookup.url):
+    try:
         return arrays.read(Reader(lookup.connection, lookup.store), declared[name], selection)
+    except Corrupt as error:
+        raise damaged(key, name, error.message, lookup.url) from error
 
 
 def whole(lookup: Lookup, key: Key) -> Record:
-    """Read a record, its small arrays in one statement."""
-    own, reader = lookup.node(key), Reader(lookup.connection, lookup.store)
+    """Read a record, its small arrays in one statement, and a single one together with its node."""
+    row, reader = lookup.row(key, ahead=True), Reader(lookup.connection, lookup.store)
+    own = lookup.load(row, key)
+    if (first := getattr(row, "ahead", None)) is not None:
+        reader.hold(first)
     if len(own.arrays) > 1 or any(array.text for array in own.arrays.values()):
         reader.ahead(block for array in own.arrays.values() for block in array.blocks)
     data = {}
     for name, array in own.arrays.items():
-        with _told(key, name, lookup.url):
+        try:
             data[name] = arrays.read(reader, array, ())
-    stat = own.stat
-    return Record(stat.kind, data, stat.meta, {name: info.dims for name, info in stat.arrays.items()})
-
-
-@contextmanager
-def _told(key: Key, name: str, url: str) -> Iterator[None]:
-    """Say of which array something is damaged."""
-    try:
-        yield
-    except Corrupt as error:
-        raise damaged(key, name, error.message, url) from error
+        except Corrupt as error:
+            raise damaged(key, name, error.message, lookup.url) from error
+    dims = {name: array.dims or default_dims(name, len(array.shape)) for name, array in own.arrays.items()}
+    return Record(own.kind, data, own.shown, dims)
