@@ -12,8 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from datastore_lab import acquire
-from datastore_lab.acquire import SimulatedDAQ, as_device, describe_stream, from_function
+from datastore_lab.acquire import SimulatedDAQ, as_device, describe_stream, devices, from_function
 from datastore_lab.acquire.devices import Pace
 from datastore_lab.errors import DeviceFailed, MissingExtra, NotFound
 from datastore_lab.records import Block
@@ -312,14 +311,15 @@ def test_a_driver_of_another_distribution_is_found_and_a_broken_one_breaks_nothi
 @pytest.mark.parametrize(
     ("module", "extra", "make"),
     [
-        ("serial", "serial", lambda acquire: acquire.from_serial("/dev/ttyS0")),
-        ("pyvisa", "visa", lambda acquire: acquire.from_visa("GPIB::1::INSTR", "X?", 1)),
+        ("serial", "serial", lambda devices: devices.from_serial("/dev/ttyS0")),
+        ("paho.mqtt.client", "mqtt", lambda devices: devices.from_mqtt("localhost", "x")),
+        ("pyvisa", "visa", lambda devices: devices.from_visa("GPIB::1::INSTR", "X?", 1)),
     ],
 )
 def test_a_missing_library_is_named_with_the_line_that_installs_it(module, extra, make, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=rf"'{module}': pip install 'datastore-lab\[{extra}\]'"):
-        make(acquire)
+        make(devices)
 
 
 def test_adapters_load_no_library_before_they_are_made():

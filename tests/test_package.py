@@ -155,6 +155,7 @@ def test_every_extra_has_its_code():
         "bluesky",
         "visa",
         "serial",
+        "mqtt",
         "devices",
         "test",
         "bench",

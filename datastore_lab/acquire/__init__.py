@@ -19,6 +19,7 @@ _DEVICES = (
     "describe_stream",
     "from_bluesky",
     "from_function",
+    "from_mqtt",
     "from_serial",
     "from_visa",
 )

@@ -118,6 +118,8 @@ class Feed:
         return self._next
 
     def _put(self, block: Block) -> None:
+        if self._failure is not None:
+            return  # what followed the failure would hide that something is missing in between
         # a clock that was set back must not make the stream run backwards
         stamps = np.maximum.accumulate(np.maximum(block.time, self._last))
         self._last, self._next = int(stamps[-1]), block.first + len(stamps)
