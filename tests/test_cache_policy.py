@@ -368,6 +368,20 @@ def test_accept_blesses_a_change(place):
     assert before.is_cached(2)
 
 
+def test_accept_blesses_no_other_values(place):
+    storage = open_store(place) if place == "memory://" else place
+    text = "K = 2\ndef f(x):\n    return K * x\n"
+    made(text, storage=storage)(1)
+    for other in (text.replace("K = 2", "K = 3"), text.replace("K = 2", "K = 3").replace("K * x", "x * K")):
+        after = made(other, storage=storage)
+        with pytest.raises(NotStorable, match=r"K changed; only changes of code can be accepted"):
+            after.accept()
+        assert not after.is_cached(1)
+    assert made(text.replace("K * x", "x * K"), storage=storage).accept() == 1
+    with pytest.raises(NotStorable, match="version changed"):
+        made(text, storage=storage, version=2).accept()
+
+
 # -- size --------------------------------------------------------------------------------------------------
 
 

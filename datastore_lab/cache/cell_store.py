@@ -14,7 +14,7 @@ import types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastore_lab import media, objects
-from datastore_lab.cache import chance, entries
+from datastore_lab.cache import chance, components, entries
 from datastore_lab.cache.cells import CODE, SHOWN, CellKey, Result
 from datastore_lab.cache.hashing import hexdigest, join
 from datastore_lab.cache.shelf import expired
@@ -255,9 +255,9 @@ def bless(entry: Entry, key: CellKey, source: str) -> None:
     NotStorable
         If values that the cell reads have changed as well: then the result is not the right one.
     """
-    other = [reason for reason in differences(entry.attrs["parts"], key.parts) if not reason.code]
-    if other:
-        raise NotStorable(f"{other[0].text}; only changes of code can be accepted", key=other[0].part)
+    if (other := components.different_value(entry.attrs["parts"], key.parts)) is not None:
+        text = _difference(other, entry.attrs["parts"].get(other), key.parts.get(other)).text
+        raise NotStorable(f"{text}; only changes of code can be accepted", key=other)
     new = entries.entry_key(key.owner, key.key)
     with entry.shelf.place.writing() as store, store.transaction():
         for place in list(store.keys_below(entry.place)):
@@ -266,18 +266,18 @@ def bless(entry: Entry, key: CellKey, source: str) -> None:
 
 
 class Difference(NamedTuple):
-    """Something in which two keys differ: the part, words for it, and whether it is code."""
+    """Something in which two keys differ: the part, and words for it."""
 
     part: str
     text: str
-    code: bool
 
 
-_KINDS = {
-    "code of ": "the code of {} changed",
-    "docstring of ": "the docstring of {} changed, which is read",
-    "file ": "the file {} has other content",
-    "default ": "the default {} changed",
+_WORDS = {
+    components.CODE_OF: "the code of {} changed",
+    components.DOC_OF: "the docstring of {} changed, which is read",
+    components.COMPILED: "the compiled module {} is another one",
+    components.FILE: "the file {} has other content",
+    components.DEFAULT: "the default {} changed",
 }
 
 
@@ -289,38 +289,30 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[Dif
     >>> [found.text for found in differences({"x": "1", "version of numpy": "2.4.5"}, {"x": "2"})]
     ['x has another value', 'numpy 2.4.5 is no longer used']
     """
-    found = []
-    for part in sorted({*before, *after}):
-        old, new = before.get(part), after.get(part)
-        if old != new and not part.startswith(("names in ", "imports of ")):
-            found.append(_difference(part, old, new))
-    return sorted(found, key=lambda item: (item.part != CODE, item.code))
+    found = [
+        _difference(name, before.get(name), after.get(name)) for name in components.different(before, after)
+    ]
+    return sorted(found, key=lambda item: (item.part != CODE, components.is_code(item.part)))
 
 
 def _difference(part: str, old: str | None, new: str | None) -> Difference:
     name = part.removeprefix("__main__.").replace(" __main__.", " ")
     if part == CODE:
-        return Difference(part, "the cell itself was edited", True)
-    if name.startswith("version of "):
-        return Difference(part, _versions(name.removeprefix("version of "), old, new), True)
-    if name.startswith("tag "):
-        return Difference(part, f"the tag (-V) was {old}, is {new}", True)
-    for prefix, text in _KINDS.items():
+        return Difference(part, "the cell itself was edited")
+    if name.startswith(components.VERSION_OF):
+        return Difference(part, components.of_version(name, old, new))
+    if name.startswith(components.TAG):
+        return Difference(part, f"the tag (-V) was {old}, is {new}")
+    for prefix, text in _WORDS.items():
         if name.startswith(prefix):
             about = name.removeprefix(prefix)
             changed = text.format(about)
             if new is None or old is None:
                 changed = f"{prefix}{about} is {'no longer used' if new is None else 'used now'}"
-            return Difference(part, changed, prefix in {"code of ", "docstring of "})
+            return Difference(part, changed)
     if new is None:
-        return Difference(part, f"{name} is no longer read", False)
-    return Difference(part, f"{name} is read now" if old is None else f"{name} has another value", False)
-
-
-def _versions(name: str, old: str | None, new: str | None) -> str:
-    if new is None:
-        return f"{name} {old} is no longer used"
-    return f"{name} {new} is used now" if old is None else f"{name} {old} → {new}"
+        return Difference(part, f"{name} is no longer read")
+    return Difference(part, f"{name} is read now" if old is None else f"{name} has another value")
 
 
 def nearest(found: list[Entry], key: CellKey) -> Entry | None:
@@ -328,11 +320,9 @@ def nearest(found: list[Entry], key: CellKey) -> Entry | None:
 
     A result counts if it has the same code, the same name or a variable of the same name.
     """
-    best: tuple[int, Entry] | None = None
-    for entry in found:
-        parts = entry.attrs["parts"]
-        same = entry.owner == key.owner != "cells" or parts.get(CODE) == key.parts[CODE]
-        cost = len(differences(parts, key.parts)) + (0 if same else 1000)
-        if best is None or cost <= best[0]:
-            best = cost, entry
-    return best[1] if best else None
+
+    def handicap(entry: Entry) -> int:
+        same = entry.owner == key.owner != "cells" or entry.attrs["parts"].get(CODE) == key.parts[CODE]
+        return 0 if same else 1000
+
+    return components.nearest(((handicap(entry), entry.attrs["parts"], entry) for entry in found), key.parts)

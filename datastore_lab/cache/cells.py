@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Container, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datastore_lab.cache import identity
+from datastore_lab.cache import components, identity
 from datastore_lab.cache.files import digest_files
 from datastore_lab.cache.guards import MISSING
 from datastore_lab.cache.hashing import hexdigest, immutable, join
@@ -24,8 +24,6 @@ SHOWN = "value of this cell"
 """The name, which no variable can have, under which the value that the cell showed is kept."""
 
 CODE = "code of this cell"
-
-_NOT_VALUES = ("code of ", "version of ", "docstring of ", "names in ", "imports of ", "file ", "tag ")
 
 _OPAQUE = ("eval", "exec", "globals", "__import__")
 """What reads variables that no one can see in the code: allowed where the user has named them."""
@@ -239,7 +237,7 @@ class Left:
         found = []
         for part, known in self.before.parts.items():
             name = part.removeprefix("__main__.")
-            if not part.startswith(_NOT_VALUES) and name not in own and after.get(part, known) != known:
+            if components.is_variable(part) and name not in own and after.get(part, known) != known:
                 found.append(name)
         return found
 
@@ -250,7 +248,7 @@ class Left:
             name = part.removeprefix("__main__.")
             if name in self.before.read and not _is_same(name, self.space, self.before.read):
                 old = self.before.read[name]
-                if not part.startswith(_NOT_VALUES) and not immutable(old) and _digest(old, name) != known:
+                if components.is_variable(part) and not immutable(old) and _digest(old, name) != known:
                     found.append(name)
         return found
 

@@ -14,7 +14,7 @@ from datastore_lab import units
 from datastore_lab.cache import entries, hidden, options
 from datastore_lab.cache.hint import hinting
 from datastore_lab.cache.interrupts import noticing
-from datastore_lab.cache.key import Call, FunctionKey, describe, key_of
+from datastore_lab.cache.key import Call, FunctionKey, describe
 from datastore_lab.cache.shelf import Shelf
 from datastore_lab.errors import LabError, NotStorable, ReadOnly
 from datastore_lab.store import Store
@@ -185,9 +185,14 @@ class Cached(Generic[P, R]):
         -------
         int
             How many results there were.
+
+        Raises
+        ------
+        NotStorable
+            If values that the code reads have changed too: then none of the results is the right one.
         """
         core = self._core
-        return core.shelf.accept(core.keys.owner, core.keys.code(), key_of)
+        return core.shelf.accept(core.keys.owner, core.keys.code(), core.keys.version)
 
     def stats(self) -> dict[str, Any]:
         """Give hits and misses of this session, and number and bytes of the stored results.

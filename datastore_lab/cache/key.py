@@ -101,7 +101,7 @@ class FunctionKey:
         self.owner = f"{getattr(function, '__module__', None) or '__main__'}.{_name(function)}"
         self._shown = _name(function)
         self._same: dict[str, str] = {}
-        self._version = digest(version, "version")
+        self.version = digest(version, "version")
         self._take_signature()
         self._known: tuple[Code, Guards] | None = None
         self._lock = threading.Lock()
@@ -163,7 +163,7 @@ class FunctionKey:
         """Give what the key of a call is made of besides the code, by name."""
         found = {**call.arguments, **call.libraries}
         arguments = {f"{ARGUMENT}{name}": digest for name, digest in found.items()}
-        return {**arguments, "version": self._version}
+        return {**arguments, "version": self.version}
 
     def code(self) -> Code:
         """Give the state of the code as it is now."""
@@ -173,7 +173,7 @@ class FunctionKey:
                 walk = Walk(self.ignore)
                 parts = self._walked(walk)
                 pieces = [part.encode() for name in sorted(parts) for part in (name, parts[name])]
-                head = [LAYOUT.encode(), self.owner.encode(), self._version.encode()]
+                head = [LAYOUT.encode(), self.owner.encode(), self.version.encode()]
                 found = hexdigest(join(b"code", [*head, *pieces]))
                 self._known = Code(found, parts, dict(walk.named())), walk.guards
             return self._known[0]

@@ -98,4 +98,4 @@ def held(function: types.FunctionType) -> tuple[Any, ...]:
 def settings(function: Any) -> tuple[Any, frozenset[str], str]:
     """Give the function inside a cached one, the names that it leaves out, and the digest of its version."""
     keys = function._core.keys
-    return keys.function, keys.ignore, keys._version
+    return keys.function, keys.ignore, keys.version

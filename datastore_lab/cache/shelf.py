@@ -244,12 +244,12 @@ class Shelf:
         latest = [line.key for line in self.ls(owner)[-_COMPARED:]]
         return why.explain(store, owner, own, code, latest)
 
-    def accept(self, owner: str, code: Code, make_key: Callable[[str, Mapping[str, str]], str]) -> int:
+    def accept(self, owner: str, code: Code, version: str) -> int:
         """Take the newest entries as made by the code as it is now, see `datastore_lab.cache.why.accept`."""
         if self.place.reading() is None:
             return 0
         with self.place.writing() as store:
-            return why.accept(store, owner, code, make_key)
+            return why.accept(store, owner, code, version)
 
     # -- inside ---------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def base_of(cls: type) -> type | None:
 
 
 def attributes(base: type | None, found: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what pandas itself keeps in the attributes of its tables: that is encoded with their content."""
+    """Leave out what pandas itself keeps in the attributes of its tables, which is part of their content."""
     if base is None or not hasattr(base, "_internal_names_set"):
         return found
     own: set[str] = base._internal_names_set | {"_attrs", "_flags", "_mgr", "_name"}

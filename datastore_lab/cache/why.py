@@ -16,15 +16,16 @@ import re
 import textwrap
 import types
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from datastore_lab import media
-from datastore_lab.cache import entries, names
-from datastore_lab.cache.key import ARGUMENT
-from datastore_lab.errors import LabError, NotFound
+from datastore_lab.cache import components, entries, names
+from datastore_lab.cache.components import CODE_OF, DOC_OF, VERSION_OF
+from datastore_lab.cache.key import ARGUMENT, key_of
+from datastore_lab.errors import LabError, NotFound, NotStorable
 
 if TYPE_CHECKING:
     from datastore_lab.cache.key import Code
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 CODE = "code"
 """The owner of the states of code; that of a function has a dot in its name."""
 
-_CODE_OF, _VERSION_OF = "code of ", "version of "
+_Parts: TypeAlias = dict[str, str]
 
 
 def code_place(digest: str) -> Key:
@@ -81,11 +82,17 @@ def explain(store: Store, owner: str, own: Mapping[str, str], code: Code, keys: 
 
 
 def nearest(
-    store: Store, owner: str, parts: Mapping[str, str], keys: Iterable[str]
+    store: Store, owner: str, wanted: Mapping[str, str], keys: Iterable[str]
 ) -> tuple[dict[str, str], dict[str, str]] | None:
     """Give parts and texts of the entry that differs least; the last of several."""
-    codes: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
-    best: tuple[int, dict[str, str], dict[str, str]] | None = None
+    return components.nearest(_states(store, owner, keys), wanted)
+
+
+def _states(
+    store: Store, owner: str, keys: Iterable[str]
+) -> Iterator[tuple[int, _Parts, tuple[_Parts, _Parts]]]:
+    """Yield the parts of entries, and these with the texts of their code."""
+    codes: dict[str, tuple[_Parts, _Parts]] = {}
     for key in keys:
         try:
             attrs = entries.about(store, entries.entry_key(owner, key))
@@ -95,21 +102,7 @@ def nearest(
         if digest not in codes:
             codes[digest] = code_of(store, digest)
         before = {**codes[digest][0], **attrs.get("parts", {})}
-        count = len(different(before, parts))
-        if best is None or count <= best[0]:
-            best = count, before, codes[digest][1]
-    return None if best is None else best[1:]
-
-
-def different(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Name the parts that differ.
-
-    Examples
-    --------
-    >>> different({"a": "1", "b": "2"}, {"b": "3", "c": "4"})
-    ['a', 'b', 'c']
-    """
-    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+        yield 0, before, (before, codes[digest][1])
 
 
 class _Comparison:
@@ -121,8 +114,8 @@ class _Comparison:
         self._labels = {_label(name).rpartition(" in ")[2] for name in (*before, *self._after)}
 
     def sentences(self) -> list[str]:
-        changed = different(self._before, self._after)
-        changed.sort(key=lambda name: (not name.startswith(_CODE_OF), name.startswith(_VERSION_OF), name))
+        changed = components.different(self._before, self._after)
+        changed.sort(key=lambda name: (not name.startswith(CODE_OF), name.startswith(VERSION_OF), name))
         same = [name for name in self._after if name.startswith(ARGUMENT) and name not in changed]
         told = [self._sentence(name) for name in changed]
         if not told:
@@ -132,21 +125,21 @@ class _Comparison:
     def _sentence(self, name: str) -> str:
         old, new = self._before.get(name), self._after.get(name)
         shown = self._named_as(name)
-        if name.startswith(_VERSION_OF):
-            return f"{shown} {old or 'not used'} → {new or 'not used'}"
+        if name.startswith(VERSION_OF):
+            return components.of_version(name, old, new)
         if old is None:
             return f"{shown} is new"
         if new is None:
             return f"{shown} is gone"
-        if name.startswith(_CODE_OF):
+        if name.startswith(CODE_OF):
             return f"{shown}{self._caller(_label(name))} changed{self._lines(_label(name))}"
         return f"{shown} changed"
 
     def _named_as(self, name: str) -> str:
         if name == "version":
             return "version="
-        if name.startswith(_VERSION_OF):
-            return name.removeprefix(_VERSION_OF)
+        if name.startswith(VERSION_OF):
+            return name.removeprefix(VERSION_OF)
         if " in " in name:
             variable, _, label = name.partition(" in ")
             return f"`{variable}` in `{self._short(label)}`"
@@ -175,7 +168,7 @@ class _Comparison:
 def _plain(parts: Mapping[str, str]) -> dict[str, str]:
     """Name the libraries of arguments like those of the code."""
     library = rf"^{ARGUMENT}\((.*)\)$"
-    return {re.sub(library, rf"{_VERSION_OF}\1", name): digest for name, digest in parts.items()}
+    return {re.sub(library, rf"{VERSION_OF}\1", name): digest for name, digest in parts.items()}
 
 
 def line_counts(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
@@ -212,7 +205,7 @@ def _lines_of(code: types.CodeType) -> tuple[str, ...]:
 
 
 def _label(name: str) -> str:
-    return re.sub(f"^({_CODE_OF}|docstring of |{ARGUMENT})", "", name)
+    return re.sub(f"^({CODE_OF}|{DOC_OF}|{ARGUMENT})", "", name)
 
 
 def _mentioned(obj: Any) -> Iterable[str]:
@@ -224,7 +217,7 @@ def _mentioned(obj: Any) -> Iterable[str]:
     return {name for name, _ in chains} | {part for _, found in chains for chain in found for part in chain}
 
 
-def accept(store: Store, owner: str, code: Code, make_key: Any) -> int:
+def accept(store: Store, owner: str, code: Code, version: str) -> int:
     """Take the newest result for each set of arguments as a result of the code as it is now.
 
     Parameters
@@ -233,31 +226,53 @@ def accept(store: Store, owner: str, code: Code, make_key: Any) -> int:
         To write to.
     owner : str
     code : Code
-    make_key : callable
-        Gives the key from the digest of the code and those of the arguments.
+    version : str
+        Digest of the version that the user gives.
 
     Returns
     -------
     int
         How many there were.
+
+    Raises
+    ------
+    NotStorable
+        If a value that the code reads has changed, for all of them: then they are not the right results.
     """
-    newest: dict[str, tuple[str, Key]] = {}
-    for place, attrs in entries.listed(store, owner):
-        arguments = {
-            name.removeprefix(ARGUMENT): found
-            for name, found in attrs.get("parts", {}).items()
-            if name.startswith(ARGUMENT)
-        }
-        key = make_key(code.digest, arguments)
-        created = str(attrs.get("created", ""))
-        if "code" in attrs and (key not in newest or newest[key][0] < created):
-            newest[key] = created, place
+    newest, other = _newest(store, owner, code, version)
     moves = [(place, entries.entry_key(owner, key)) for key, (_, place) in newest.items()]
     with store.transaction():
         count = sum(_moved(store, old, new, code) for old, new in moves)
         if count:
             keep_code(store, code)
+    if other is not None and not newest:
+        raise NotStorable(f"{other} changed; only changes of code can be accepted", key=other)
     return count
+
+
+def _newest(
+    store: Store, owner: str, code: Code, version: str
+) -> tuple[dict[str, tuple[str, Key]], str | None]:
+    """Give time and place of the newest result by the key it gets, and a value that others differ in."""
+    newest: dict[str, tuple[str, Key]] = {}
+    other = None
+    codes: dict[str, _Parts] = {code.digest: code.parts}
+    for place, attrs in entries.listed(store, owner):
+        digest, own = attrs.get("code"), attrs.get("parts", {})
+        if digest is None:
+            continue
+        if digest not in codes:
+            codes[digest] = code_of(store, digest)[0]
+        before = {**codes[digest], "version": own.get("version")}
+        if changed := components.different_value(before, {**code.parts, "version": version}):
+            other = changed
+            continue
+        arguments = {name: found for name, found in own.items() if name.startswith(ARGUMENT)}
+        key = key_of(code.digest, {name.removeprefix(ARGUMENT): found for name, found in arguments.items()})
+        created = str(attrs.get("created", ""))
+        if key not in newest or newest[key][0] < created:
+            newest[key] = created, place
+    return newest, other
 
 
 def _moved(store: Store, old: Key, new: Key, code: Code) -> bool:
