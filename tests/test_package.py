@@ -156,6 +156,7 @@ def test_every_extra_has_its_code():
         "visa",
         "serial",
         "mqtt",
+        "lsl",
         "devices",
         "test",
         "bench",
