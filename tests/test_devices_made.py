@@ -314,6 +314,7 @@ def test_a_driver_of_another_distribution_is_found_and_a_broken_one_breaks_nothi
         ("serial", "serial", lambda devices: devices.from_serial("/dev/ttyS0")),
         ("paho.mqtt.client", "mqtt", lambda devices: devices.from_mqtt("localhost", "x")),
         ("pylsl", "lsl", lambda devices: devices.from_lsl("EEG")),
+        ("caproto.threading.client", "epics", lambda devices: devices.from_epics("LAB:X")),
         ("pyvisa", "visa", lambda devices: devices.from_visa("GPIB::1::INSTR", "X?", 1)),
     ],
 )

@@ -157,6 +157,7 @@ def test_every_extra_has_its_code():
         "serial",
         "mqtt",
         "lsl",
+        "epics",
         "devices",
         "test",
         "bench",

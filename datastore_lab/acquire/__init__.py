@@ -18,6 +18,7 @@ _DEVICES = (
     "as_device",
     "describe_stream",
     "from_bluesky",
+    "from_epics",
     "from_function",
     "from_lsl",
     "from_mqtt",
@@ -44,6 +45,10 @@ _HOMES = {
     "ParquetDocumentWriter": "datastore_lab.acquire.writers",
     "CSVWriter": "datastore_lab.acquire.writers",
     "StoreWriter": "datastore_lab.acquire.writers",
+    "StreamWriter": "datastore_lab.acquire.streaming",
+    "ChannelConfig": "datastore_lab.acquire.channels",
+    "StorageFormat": "datastore_lab.acquire.channels",
+    "CompressionType": "datastore_lab.acquire.channels",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (the names of the table)
