@@ -12,7 +12,7 @@ import pytest
 
 from datastore_lab import open_store
 from datastore_lab.engines.sql import SQLEngine
-from datastore_lab.engines.sql.nodes import seal
+from datastore_lab.engines.sql.nodes import seal, store_seal
 from datastore_lab.errors import Corrupt, EngineError, Foreign, LabError, NotFound
 from datastore_lab.records import Record
 
@@ -245,6 +245,50 @@ def test_places_that_are_none_have_an_end(path):
                 list(walk())
         assert list(engine.verify()) != []
         assert list(engine.repair()) != []
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("lab_node", "id", float("inf")),
+        ("lab_node", "position", "here"),
+        ("lab_part", "array", 3.0),
+        ("lab_part", "number", 0.0),
+        ("lab_store", "next", "many"),
+        ("lab_store", "next", 2**63 - 1),
+        ("lab_store", "revision", b"\1"),
+        ("lab_store", "revision", float("inf")),
+        ("lab_store", "lab_layout", b""),
+    ],
+)
+def test_a_value_of_another_type_is_damage(path, table, column, value):
+    """SQLite keeps anything in any column, whose type is only what a stranger says it is."""
+    with sqlite(path) as raw:
+        raw.execute("PRAGMA writable_schema = 1")
+        loose = "replace(replace(sql, 'BIGINT', 'BLOB'), 'INTEGER NOT NULL', 'BLOB')"
+        raw.execute(f"UPDATE sqlite_master SET sql = {loose} WHERE name IN ('lab_node', 'lab_part')")
+    with sqlite(path) as raw:
+        raw.row_factory = sqlite3.Row
+        own = 2 if column == "position" else 1
+        raw.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = {own}", (value,))
+        row = raw.execute("SELECT * FROM lab_store").fetchone()
+        raw.execute("UPDATE lab_store SET seal = ?", (store_seal(row),))
+    more = {
+        "read_whole": lambda engine: engine.read_whole(("a",)),
+        "revision": lambda engine: engine.revision(),
+        "layout": lambda engine: engine.layout,
+        "update": lambda engine: engine.update(("a",), {"n": 2}),
+        "read a": lambda engine: engine.read(("a",), "v"),
+    }
+    whole = path.read_bytes()
+    for use in [*USES.values(), *more.values()]:
+        path.write_bytes(whole)
+        engine = tried(lambda: SQLEngine(path, "a"))
+        if isinstance(engine, LabError):
+            assert isinstance(engine, Corrupt)
+            return
+        with contextlib.closing(engine):
+            tried(lambda use=use, engine=engine: use(engine))
 
 
 def test_a_journal_that_names_another_file_deletes_none(path, tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from datastore_lab.engines.sql import walk
-from datastore_lab.engines.sql.nodes import store_seal
+from datastore_lab.engines.sql.nodes import is_count, store_seal
 from datastore_lab.engines.sql.parts import Block, Reader
 from datastore_lab.engines.sql.tables import part, store
 from datastore_lab.errors import Corrupt
@@ -125,7 +125,7 @@ def _is_still_there(reading: walk.Reading, own: Node) -> bool:
 def _store_problems(database: Database, reading: walk.Reading, *, quiet: bool) -> Iterator[Problem]:
     with reading() as lookup:
         row = lookup.connection.execute(sa.select(store).where(store.c.id == lookup.store)).mappings().one()
-        if store_seal(row) != row["seal"]:
+        if store_seal(row) != row["seal"] or not (is_count(row["revision"]) and is_count(row["next"])):
             yield Problem((), None, "the counters of the store are not as they were written")
         if database.is_sqlite and not quiet:  # else it would tell of the same once more
             yield from (Problem((), None, text) for text in integrity(lookup.connection))

@@ -11,7 +11,7 @@ from datastore_lab import dtypes
 from datastore_lab.engines.sql import arrays as _arrays
 from datastore_lab.engines.sql.arrays import Array
 from datastore_lab.engines.sql.lookup import Lookup
-from datastore_lab.engines.sql.nodes import Node, attributes_text, row_of, spill_block, store_seal
+from datastore_lab.engines.sql.nodes import Node, attributes_text, is_count, row_of, spill_block, store_seal
 from datastore_lab.engines.sql.outgoing import Outgoing
 from datastore_lab.engines.sql.parts import GROWING, PART, Block
 from datastore_lab.engines.sql.removing import below, readable, remove_nodes
@@ -85,7 +85,7 @@ class Change:
         row = self._connection.execute(sa.select(store).where(where).with_for_update()).mappings().first()
         if row is None:
             raise EngineError(f"the store {self._url} was removed from its database", key=self._url)
-        if store_seal(row) != row["seal"]:
+        if store_seal(row) != row["seal"] or not all(is_count(row[name]) for name in ("revision", "next")):
             raise Corrupt(
                 f"{self._url}: the counters of the store are not as they were written; store.repair() sets "
                 "them anew, reading goes on",

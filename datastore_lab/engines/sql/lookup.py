@@ -132,7 +132,11 @@ class Lookup:
 
     def _check_step(self, row: Any, parent: int, key: Key) -> None:
         way = row.id, row.parent, row.position
-        if row.parent != parent or not is_bound(self.store, way, key[-1].encode(), row.kind, row.mark):
+        if (
+            not key
+            or row.parent != parent
+            or not is_bound(self.store, way, key[-1].encode(), row.kind, row.mark)
+        ):
             raise self.misplaced(key)
 
     def root(self) -> Any:

@@ -12,7 +12,15 @@ import sqlalchemy as sa
 from datastore_lab.engines.sql import care, walk
 from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.lookup import Lookup
-from datastore_lab.engines.sql.nodes import Node, is_bound, name_hash, place_values, seal, store_seal
+from datastore_lab.engines.sql.nodes import (
+    Node,
+    is_bound,
+    is_count,
+    name_hash,
+    place_values,
+    seal,
+    store_seal,
+)
 from datastore_lab.engines.sql.parts import part_row, stored_bytes
 from datastore_lab.engines.sql.tables import ROOT, node, part, store
 from datastore_lab.errors import Corrupt
@@ -31,6 +39,11 @@ def _guarded(key: Key, steps: Iterator[Repair]) -> Iterator[Repair]:
         yield from steps
     except Corrupt as error:
         yield Repair(key, None, error.message, mended=False)
+
+
+def _is_well(row: Any) -> bool:
+    """Whether the counters of a store are as they were written, and numbers."""
+    return store_seal(row) == row["seal"] and is_count(row["next"]) and is_count(row["revision"])
 
 
 class Mender:
@@ -118,8 +131,9 @@ class Mender:
             row = dict(
                 connection.execute(sa.select(store).where(store.c.id == self._number)).mappings().one()
             )
-            if store_seal(row) == row["seal"]:
+            if _is_well(row):
                 return False
+            row.update({name: row[name] if is_count(row[name]) else 0 for name in ("next", "revision")})
             numbers = [node.c.id, node.c.position, node.c.spill, part.c.array]
             seen = [self._largest(connection, column) for column in numbers]
             row["next"] = max([*seen, min(row["next"], 1 << 48)]) + (1 << 20)  # beyond all that may be lost
@@ -131,11 +145,11 @@ class Mender:
         with self._reading() as lookup:
             own = sa.select(store).where(store.c.id == self._number)
             row = lookup.connection.execute(own).mappings().one()
-        if store_seal(row) != row["seal"] and self._changing(mend):
+        if not _is_well(row) and self._changing(mend):
             yield Repair((), None, "the counters of the store were set anew", mended=True)
 
     def _largest(self, connection: sa.Connection, column: Any) -> int:
-        where = column.table.c.store == self._number
+        where = (column.table.c.store == self._number) & (column < 1 << 62)  # text is greater
         return int(connection.execute(sa.select(sa.func.max(column)).where(where)).scalar() or 0)
 
     def _place(self, key: Key, child: Any) -> Iterator[Repair]:
@@ -156,7 +170,8 @@ class Mender:
             self._set(row.id, {"hash": name_hash(name)})
             yield Repair(key, None, "what its name is looked up by was made anew", mended=True)
             return
-        if not name or not self._accept:
+        numbers = all(type(value) is int for value in (row.id, row.parent, row.position))
+        if not name or not numbers or not self._accept:
             yield Repair(key, None, "its name or place is not as it was written", mended=False)
             return
 

@@ -131,6 +131,11 @@ def seal(store: int, number: int, kind: bytes, text: str, spill: int | None) -> 
     return xxhash.xxh3_128_hexdigest(head.encode() + text.encode("utf-8", "surrogatepass"))
 
 
+def is_count(value: Any) -> bool:
+    """Say whether this is a number as the store counts them, and can be counted on."""
+    return type(value) is int and 0 <= value < 1 << 62
+
+
 def store_seal(row: Any) -> str:
     """Give the sum over the row of a store."""
     text = "|".join(str(row[name]) for name in ("id", "name", "lab_layout", "revision", "next"))

@@ -14,7 +14,7 @@ from datastore_lab.engines.sql.connect import Database
 from datastore_lab.engines.sql.nodes import Node, row_of, store_seal
 from datastore_lab.engines.sql.tables import ROOT, metadata, migrate, node, store
 from datastore_lab.errors import AlreadyExists, Corrupt, EngineError, Foreign, Locked, NotFound, ReadOnly
-from datastore_lab.integrity import LAYOUT, check_layout
+from datastore_lab.integrity import LAYOUT, check_layout, known_layout
 
 if TYPE_CHECKING:
     from datastore_lab.engines.sql.address import Address
@@ -185,8 +185,11 @@ def _find(database: Database) -> tuple[int, int] | None:
 
 def _layout(row: Any, url: str) -> int:
     """Refuse a store of a later layout; gives the layout."""
-    check_layout(row["lab_layout"], url)
-    return int(row["lab_layout"])
+    layout = known_layout(row["lab_layout"])
+    if layout is None:
+        raise Corrupt(f"{url}: the version of its layout is damaged; restore it from a copy", key=url)
+    check_layout(layout, url)
+    return layout
 
 
 def _refuse_lost_row(connection: sa.Connection, url: str) -> None:

@@ -169,6 +169,8 @@ def unpacked(row: Any, size: int) -> bytes:
     Corrupt
         If they are not; never more than `size` bytes are made of it.
     """
+    if not type(row.store) is type(row.array) is type(row.number) is int:
+        raise Corrupt(f"part {row.number!r:.30}", key=row.number)
     raw = stored_bytes(row, size)
     if row.size != size or len(raw) != size or part_sum(row.store, row.array, row.number, raw) != row.sum:
         raise Corrupt(f"part {row.number}", key=row.number)
@@ -278,6 +280,8 @@ class Reader:
         for some in _batched(numbers, _FETCHED):
             missing = set(some)
             for row in self._rows(block.id, some):
+                if type(row.number) is not int:
+                    continue
                 missing.discard(row.number)
                 yield row.number, unpacked(row, block.part_size(row.number))
             if missing:

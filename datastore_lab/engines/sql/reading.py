@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from datastore_lab.engines.sql import arrays
+from datastore_lab.engines.sql.nodes import is_count
 from datastore_lab.engines.sql.parts import Reader
 from datastore_lab.engines.sql.queries import Query
 from datastore_lab.engines.sql.tables import store
@@ -26,7 +27,7 @@ _REVISION = Query(sa.select(store.c.revision).where(store.c.id == sa.bindparam("
 def revision(lookup: Lookup) -> int:
     """Give the number of the last commit."""
     found = _REVISION.rows(lookup.connection, {"store": lookup.store})
-    return int(found[0][0] or 0) if found else 0
+    return found[0][0] if found and is_count(found[0][0]) else 0
 
 
 def layout(lookup: Lookup) -> int | None:
