@@ -41,6 +41,8 @@ LEVELS: Mapping[str, range] = {
 _FAST = {"gzip": 1, "lz4": 1, "zstd": 1, "blosc": 1}
 _SHUFFLES = ("none", "byte", "bit")
 _LEAST = 4 << 10
+_AS_FILE = 16 + zlib.MAX_WBITS
+_FILE_MARK = b"\x1f\x8b"
 _QUICK = 3  # levels of gzip up to here are done by igzip
 _ZSTD_SIZES = (0, 2, 4, 8)
 
@@ -110,7 +112,7 @@ def byte_shuffle(packing: Packing, itemsize: int) -> bool:
     return itemsize > 1 and packing.shuffle != "none"
 
 
-def pack(data: NDArray[Any], packing: Packing) -> Any:
+def pack(data: NDArray[Any], packing: Packing, *, as_file: bool = False) -> Any:
     """Shuffle and compress one whole chunk.
 
     Parameters
@@ -118,6 +120,8 @@ def pack(data: NDArray[Any], packing: Packing) -> Any:
     data : ndarray, C order
     packing : Packing
         As `check` gave it.
+    as_file : bool, default False
+        Whether gzip is to be a file (RFC 1952) rather than a zlib stream.
 
     Returns
     -------
@@ -129,6 +133,8 @@ def pack(data: NDArray[Any], packing: Packing) -> Any:
         return _blosc(raw, packing, data.dtype.itemsize)
     if byte_shuffle(packing, data.dtype.itemsize):
         raw = shuffled(raw, data.dtype.itemsize)
+    if as_file and packing.compression == "gzip":
+        return _deflated(raw, packing.level or 1, _AS_FILE)
     return compress(raw, packing)
 
 
@@ -173,12 +179,19 @@ def compress(raw: Any, packing: Packing) -> Any:
     """Compress bytes."""
     name, level = packing.compression, packing.level or 1
     if name == "gzip":
-        return _igzip().compress(raw, level) if level <= _QUICK else zlib.compress(raw, level)
+        return _deflated(raw, level, zlib.MAX_WBITS)
     if name == "zstd":
         return _codec("zstd").compress(raw, level)
     if name == "lz4":
         return _codec("lz4").compress(raw, level)
     return raw
+
+
+def _deflated(raw: Any, level: int, form: int) -> bytes:
+    if level <= _QUICK and (igzip := _igzip()) is not zlib:
+        return bytes(igzip.compress(raw, level, form))
+    stream = zlib.compressobj(level, wbits=form)
+    return stream.compress(raw) + stream.flush()
 
 
 def decompress(buffer: Any, name: str, size: int) -> Any:
@@ -202,7 +215,7 @@ def decompress(buffer: Any, name: str, size: int) -> Any:
 
 def _inflated(buffer: Any, size: int) -> bytes:
     module = _igzip()
-    stream = module.decompressobj()
+    stream = module.decompressobj(_AS_FILE if bytes(buffer[:2]) == _FILE_MARK else zlib.MAX_WBITS)
     try:
         raw: bytes = stream.decompress(buffer, size + 1)
     except module.error as error:

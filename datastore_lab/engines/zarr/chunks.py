@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from datastore_lab import integrity
+from datastore_lab.engines.zarr import shards
 from datastore_lab.engines.zarr.crc import crc32c
 from datastore_lab.engines.zarr.meta import METADATA, ArrayDoc, to_json
 from datastore_lab.engines.zarr.seals import digest
@@ -239,6 +240,9 @@ def decode(
 
 def _decode(raw: bytes, doc: ArrayDoc, out: NDArray[Any]) -> None:
     view = memoryview(raw)[:-4] if doc.packing == "crc32c" else memoryview(raw)
+    if doc.shard is not None:
+        shards.decode(raw, doc.shard, out)
+        return
     if doc.is_text:
         _decode_text(_unpack_text(raw) if doc.packing == "zstd" else bytes(view), out)
         return

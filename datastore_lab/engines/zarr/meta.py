@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from datastore_lab import dtypes, integrity, media
+from datastore_lab.engines.zarr import shards
 from datastore_lab.engines.zarr.seals import KIND, SEAL, VERSION, pack_sums, sealed, unpack_sums
 from datastore_lab.engines.zarr.types import (
     BYTE,
@@ -33,6 +34,8 @@ from datastore_lab.records import GROUP, ArrayInfo, default_dims
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from datastore_lab.engines.zarr.shards import Shard
 
 METADATA = "zarr.json"
 ARRAYS, NAME, DTYPE, SUMS = "lab_arrays", "lab_name", "lab_dtype", integrity.SUMS
@@ -81,7 +84,8 @@ class ArrayDoc(NamedTuple):
     dims : tuple of str
         Of the array as users see it.
     packing : str
-        Codec after the bytes: ``"zstd"``, ``"crc32c"`` or ``""``.
+        Codec after the bytes: ``"zstd"``, ``"crc32c"`` or ``""``; ``"shard"`` where several chunks share a
+        file.
     endian : str
         ``"<"`` or ``">"``, of the stored bytes.
     prefix, separator : str
@@ -90,6 +94,8 @@ class ArrayDoc(NamedTuple):
         All attributes, ours included, untagged.
     simple : bool
         Whether the chunks can be read without zarr.
+    shard : Shard or None
+        How what is a chunk here is made of several smaller ones.
     """
 
     dtype: np.dtype[Any]
@@ -103,6 +109,7 @@ class ArrayDoc(NamedTuple):
     separator: str
     attributes: Mapping[str, Any]
     simple: bool
+    shard: Shard | None = None
 
     @property
     def as_bytes(self) -> bool:
@@ -169,7 +176,7 @@ class ArrayDoc(NamedTuple):
             # all chunks in one folder: no intermediate folders to make and to sync for every append
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": self.separator}},
             "fill_value": fill_value(self.stored),
-            "codecs": _codecs(self.stored, self.packing),
+            "codecs": _codecs(self.stored, self.packing, self.shard, self.chunks),
             "attributes": media.tag_floats(self.attributes),
             "dimension_names": [
                 *self.dims,
@@ -189,6 +196,7 @@ def new_array(
     stored: np.dtype[Any],
     packing: str,
     attributes: Mapping[str, Any],
+    shard: Shard | None = None,
 ) -> ArrayDoc:
     """Describe an array that is to be written; `shape` and `chunks` as users see them."""
     dtype = np.dtype(TEXT) if dtype.kind == "T" else dtype
@@ -199,7 +207,7 @@ def new_array(
     block = (*chunks, *(max(size, 1) for size in item))
     attributes = {**attributes, **layout}
     return ArrayDoc(
-        dtype, stored, (*shape, *item), block, dims, packing, "<", "c", ".", attributes, simple=True
+        dtype, stored, (*shape, *item), block, dims, packing, "<", "c", ".", attributes, True, shard
     )
 
 
@@ -299,7 +307,9 @@ def _parse_array(doc: Mapping[str, Any], name: str) -> ArrayDoc:
     if len(chunks) != len(shape):
         raise ValueError("chunks and shape differ in length")
     stored = numpy_type(doc["data_type"])
-    packing, endian, known = _read_codecs(doc["codecs"], stored)
+    shard = None if stored is None else shards.parse(doc["codecs"], chunks, stored.itemsize)
+    codecs = doc["codecs"] if shard is None else doc["codecs"][0]["configuration"]["codecs"][:1]
+    packing, endian, known = _read_codecs(codecs, stored)
     prefix, separator = _key_encoding(doc["chunk_key_encoding"])
     simple = bool(
         known and stored is not None and grid["name"] == "regular" and not doc.get("storage_transformers")
@@ -317,7 +327,18 @@ def _parse_array(doc: Mapping[str, Any], name: str) -> ArrayDoc:
     defaults = default_dims(name, ndim)
     dims = tuple(str(given or default) for given, default in zip(names, defaults, strict=False))
     return ArrayDoc(
-        dtype, stored, shape, chunks, dims, packing, endian, prefix, separator, attributes, simple
+        dtype,
+        stored,
+        shape,
+        chunks,
+        dims,
+        packing if shard is None else shards.PACKING,
+        endian,
+        prefix,
+        separator,
+        attributes,
+        simple,
+        shard,
     )
 
 
@@ -327,12 +348,16 @@ def _lengths(values: Any, least: int) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _codecs(stored: np.dtype[Any], packing: str) -> list[dict[str, Any]]:
+def _codecs(
+    stored: np.dtype[Any], packing: str, shard: Shard | None, chunks: tuple[int, ...]
+) -> list[dict[str, Any]]:
     first: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     if stored.kind == "T":
         first = {"name": "vlen-utf8", "configuration": {}}
     elif stored.itemsize == 1:
         first = {"name": "bytes"}
+    if shard is not None:
+        return [shard.codec(chunks, first, stored.itemsize)]
     zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": True}}
     packings: dict[str, list[dict[str, Any]]] = {"zstd": [zstd], "crc32c": [{"name": "crc32c"}]}
     return [first, *packings.get(packing, [])]

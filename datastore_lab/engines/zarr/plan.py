@@ -11,6 +11,7 @@ import numpy as np
 
 from datastore_lab import dtypes, media
 from datastore_lab.engines.zarr import chunks as chunking
+from datastore_lab.engines.zarr import shards
 from datastore_lab.engines.zarr.meta import (
     ARRAY_LAYOUT,
     GROUP_LAYOUT,
@@ -19,7 +20,7 @@ from datastore_lab.engines.zarr.meta import (
 )
 from datastore_lab.engines.zarr.types import stored_type, to_stored
 from datastore_lab.errors import BadKey, NotStorable
-from datastore_lab.records import ARRAY_ATTRIBUTES, Record, Stat, check_record, dims_of
+from datastore_lab.records import ARRAY_ATTRIBUTES, Packing, Record, Stat, check_record, dims_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,23 +144,44 @@ def _is_text(array: NDArray[Any]) -> bool:
 def _plan_stream(name: str, empty: NDArray[Any], spec: Stat, attributes: Mapping[str, Any]) -> ArrayDoc:
     """Decide how a growing array is stored.
 
-    Some seconds of data per chunk, of 256 KiB to 8 MiB: the last, partial chunk is written again at every
-    flush, and every chunk is a file. Always compressed: the empty part of the last chunk costs nothing.
+    Some seconds of data per file, of 256 KiB to 8 MiB: the last one, which is not full, is written again at
+    every flush. Always compressed, unless asked otherwise: its empty part costs nothing.
     """
-    info = spec.arrays[name]
+    info, stored = spec.arrays[name], stored_type(empty.dtype)
     row = max(math.prod(empty.shape[1:]) * max(empty.dtype.itemsize, 1), 1)
     rate = spec.meta.get("rate")
-    target: float = _STREAM
-    if isinstance(rate, (int, float)) and 0 < rate < 1e12:
-        target = min(max(rate * row * _STREAM_SECONDS, 256 << 10), 8 << 20)
-    chunks = info.chunks or (max(1, int(target) // row), *(max(1, length) for length in empty.shape[1:]))
+    paced = rate if isinstance(rate, (int, float)) and 0 < rate < 1e12 else None
+    target: float = _STREAM if info.packing is None else shards.SHARD
+    if paced is not None:
+        target = min(max(paced * row * _STREAM_SECONDS, 256 << 10), 8 << 20)
+    inner = tuple(max(1, length) for length in empty.shape[1:])
+    chunks = info.chunks or (max(1, int(target) // row), *inner)
+    shard = None
+    if info.packing is not None:
+        rows, shard = _plan_shard(name, stored, info.packing, row, target)
+        chunks = (rows, *inner)
     return new_array(
         name,
         empty.dtype,
         empty.shape,
         tuple(info.dims),
         chunks,
-        stored=stored_type(empty.dtype),
-        packing="zstd",
+        stored=stored,
+        packing="zstd" if shard is None else shards.PACKING,
         attributes=attributes,
+        shard=shard,
     )
+
+
+def _plan_shard(
+    name: str, stored: np.dtype[Any], packing: Packing, row: int, target: float
+) -> tuple[int, shards.Shard]:
+    """Decide how many rows go into one file, and how it is made."""
+    if stored.kind == "T":
+        raise NotStorable(
+            f"{name!r} is text of variable length, which is packed in its own way; leave its packing out",
+            key=name,
+        )
+    checked = shards.check(packing)
+    rows, whole = shards.shapes(checked, row, target)
+    return whole, shards.Shard(rows, checked)
