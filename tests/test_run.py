@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from runs import Counter, Gated, Slow, check_account, expand, until
 
 from datastore_lab import HostMonitor, SimulatedCamera, SimulatedDAQ, acquire, open_store
 from datastore_lab.errors import (
@@ -23,64 +24,10 @@ from datastore_lab.errors import (
     NotStorable,
     StreamError,
 )
-from datastore_lab.records import ArrayInfo, Block, Stat
+from datastore_lab.records import Block, Stat
 from datastore_lab.testing.devices import Faulty
 
 SUFFIXES = ["h5", "zarr", "arrow"]
-
-
-class Counter:
-    """A device that gives blocks of counted samples as fast as it is asked, until there are `total`."""
-
-    def __init__(self, total=1000, step=10, name="counter", rate=None, width=4):
-        self.name, self.total, self.step, self.rate, self.width = name, total, step, rate, width
-        self.first = 0
-        self.done = threading.Event()
-        self.stopped = 0
-
-    def describe(self):
-        arrays = {"n": ArrayInfo("<i8", (0, self.width), ("time", "channel"), 0, None)}
-        return Stat("stream", arrays, {"rate": self.rate, "units": {"n": "1"}})
-
-    def start(self):
-        self.first = 0
-
-    def read(self, timeout):
-        if self.first >= self.total:
-            self.done.set()
-            threading.Event().wait(min(timeout, 0.005))
-            return None
-        number = np.arange(self.first, min(self.first + self.step, self.total))
-        block = Block(self.first, number * 1000, {"n": np.repeat(number[:, None], self.width, axis=1)})
-        self.first += len(number)
-        return block
-
-    def stop(self):
-        self.stopped += 1
-
-
-def until(condition, seconds=20.0):
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        threading.Event().wait(0.005)
-
-
-def expand(ledger):
-    return [n for first, last in ledger for n in range(first, last + 1)]
-
-
-def check_account(store, stream="counter"):
-    """Stored plus ledger covers each sequence number that was produced, exactly once."""
-    record = store.record(stream)
-    meta = record.meta
-    numbers = record.arrays["sequence"].tolist()
-    missing = expand(meta["gaps"]) + expand(meta["device_gaps"]) + expand(meta["skipped"])
-    assert sorted(numbers + missing) == list(range(meta["produced"]))
-    assert meta["written"] == len(numbers)
-    assert meta["lost"] == len(expand(meta["gaps"]))
-    assert meta["device_lost"] == len(expand(meta["device_gaps"]))
-    return numbers, record
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, "all"])
@@ -127,30 +74,6 @@ def test_real_devices_at_their_own_rates(tmp_path):
                 assert len(numbers) == pytest.approx(count, rel=0.3)
                 assert record.meta["lost"] == record.meta["device_lost"] == 0
     assert run.stats()["daq"]["rate"] == pytest.approx(10_000, rel=0.1)
-
-
-class Slow:
-    """A writer that takes its time; what it was given is kept."""
-
-    def __init__(self, seconds=0.0):
-        self.gate = threading.Event()
-        self.seconds = seconds
-        self.blocks, self.documents = [], []
-        self.flushed = self.closed = 0
-
-    def consume_document(self, name, doc):
-        self.documents.append((name, doc))
-
-    def write(self, stream, block):
-        self.gate.wait(self.seconds)
-        if stream == "counter":
-            self.blocks.append(block)
-
-    def flush(self):
-        self.flushed += 1
-
-    def close(self):
-        self.closed += 1
 
 
 def test_a_slow_writer_loses_alone_and_exactly_what_is_recorded(tmp_path):
@@ -229,19 +152,6 @@ def test_two_groups_of_one_store_have_figures_of_their_own():
         assert [each.prefix for each in run.stores.values()] == [("a",), ("b",)]
 
 
-class Gated(Counter):
-    """Gives one block each time it is told to."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.allowed = threading.Semaphore(0)
-
-    def read(self, timeout):
-        if not self.allowed.acquire(timeout=0.005):
-            return None
-        return super().read(timeout)
-
-
 def test_a_pause_is_recorded_as_a_pause(tmp_path):
     device = Gated(100, 5)
     run = acquire(device, to=tmp_path / "run.h5")
@@ -297,7 +207,8 @@ def test_losses_of_the_device_are_in_the_ledger(tmp_path):
 def test_a_device_that_fails_ends_the_run_with_everything_before_it_written(tmp_path, fault, why):
     paths = [tmp_path / f"run.{suffix}" for suffix in SUFFIXES]
     device = Faulty(Counter(10_000, 10, rate=1000.0), **fault)
-    run = acquire(device, Counter(50, 10, "other"), to=paths, silence=0.2)
+    other = Counter(50, 10, "other")
+    run = acquire(device, other, to=paths, silence=0.2, retries=0, stop_on_failure=True)
     with pytest.raises(DeviceFailed, match=why) as caught:
         run.wait(30)
     assert run.state == "failed"

@@ -6,11 +6,9 @@ Field names follow the event model (https://blueskyproject.io/event-model); what
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import platform
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datastore_lab import dtypes, media
+from datastore_lab.acquire import origin
 from datastore_lab.errors import StreamError
 from datastore_lab.records import ArrayInfo, Stat, default_dims
 
@@ -30,32 +29,32 @@ if TYPE_CHECKING:
 MARKS = "marks"
 """Name of the stream of marks and pauses that every run has."""
 
+_EVENTS = ("mark", "pause", "resume", "alarm", "failure", "recovery")
+
 MARKS_SPEC = Stat(
     "stream",
     {name: ArrayInfo(dtypes.STRING, (0,), ("time",), 0, None) for name in ("event", "text")},
-    {"rate": None, "units": {}, "device": "marks of the run: event is mark, pause or resume"},
+    {"rate": None, "units": {}, "device": f"marks of the run: event is one of {', '.join(_EVENTS)}"},
 )
 
 _SCALARS = {"number": "<f8", "integer": "<i8", "boolean": "|b1", "string": dtypes.STRING}
 
 
-def start_document(metadata: Mapping[str, Any], devices: Sequence[str]) -> dict[str, Any]:
-    """Describe a run at its start: who, where, with what."""
+def start_document(
+    metadata: Mapping[str, Any], devices: Sequence[str], parameters: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Describe a run at its start: who, where, with what, and from which state of the source code."""
     return {
         "uid": str(uuid.uuid4()),
         "time": time.time(),
         "metadata": plain(metadata, "metadata"),
         "devices": list(devices),
+        "parameters": plain(parameters or {}, "parameters"),
         "host": platform.node(),
         "platform": platform.platform(),
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                name: importlib.metadata.version(name)
-                for name in ("datastore-lab", "numpy", "h5py", "zarr", "pyarrow")
-                if name == "datastore-lab" or name in sys.modules
-            },
-        },
+        "versions": origin.versions(),
+        "program": origin.program(),
+        "git": origin.git_state(),
     }
 
 
@@ -74,15 +73,18 @@ def descriptor_document(name: str, spec: Stat, start: Mapping[str, Any]) -> dict
 
 
 def stop_document(
-    start: Mapping[str, Any], error: BaseException | None, ledgers: Mapping[str, Mapping[str, Any]]
+    start: Mapping[str, Any],
+    error: BaseException | None,
+    ledgers: Mapping[str, Mapping[str, Any]],
+    reason: str = "",
 ) -> dict[str, Any]:
-    """Describe how a run ended, and per stream exactly what its file does not hold."""
+    """Describe how and why a run ended, and per stream exactly what its file does not hold."""
     return {
         "uid": str(uuid.uuid4()),
         "time": time.time(),
         "run_start": start["uid"],
         "exit_status": "success" if error is None else "fail",
-        "reason": "" if error is None else str(error),
+        "reason": reason if error is None else str(error),
         "num_events": {name: ledger["written"] for name, ledger in ledgers.items()},
         "ledger": ledgers,
     }

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datastore_lab import units
 from datastore_lab.acquire import documents
+from datastore_lab.acquire.alarms import Watch, watches
+from datastore_lab.acquire.figures import status_line, stream_figures
+from datastore_lab.acquire.saving import save_last
+from datastore_lab.acquire.stopwatch import Stopwatch
 from datastore_lab.acquire.target import Mark, Target
 from datastore_lab.errors import DeviceFailed, NotFound, RunAborted, StreamError
 
 if TYPE_CHECKING:
+    from datastore_lab.acquire.plan import Plan
     from datastore_lab.acquire.stream import Stream
     from datastore_lab.records import Block, Device
     from datastore_lab.store import Store
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds that a device waits for a writer that stands still (overflow ``block``), and that the end of a
 run waits for a driver that does not return from its ``read``."""
+
+_LOOK = 0.05
 
 
 class Run:
@@ -34,30 +42,29 @@ class Run:
     state : {"ready", "running", "paused", "stopped", "failed"}
     error : Exception or None
         Why it failed.
+    failures : dict of str to Exception
+        Devices that were given up while the others went on, by the names of their streams.
+    reason : str
+        Why it ended, where that was neither asked for nor a failure, such as an alarm.
     metadata : dict
     """
 
-    def __init__(
-        self,
-        streams: Sequence[Stream],
-        targets: Sequence[Target],
-        overflow: Mapping[str, Any],
-        metadata: Mapping[str, Any],
-        duration: float | None,
-    ) -> None:
+    def __init__(self, streams: Sequence[Stream], targets: Sequence[Target], plan: Plan) -> None:
         self.state = "ready"
         self.error: BaseException | None = None
-        self.metadata = dict(metadata)
+        self.failures: dict[str, BaseException] = {}
+        self.reason = ""
+        self.metadata = dict(plan.metadata)
+        self._plan = plan
         self._streams = {stream.name: stream for stream in streams}
         self._targets = list(targets)
-        self._overflow = overflow
-        self._duration = duration
+        self._watches: list[Watch] = []
         self._marks: list[Mark] = []
         self._lock = threading.RLock()
         self._threads: list[threading.Thread] = []
         self._begun, self._ending, self._over = threading.Event(), threading.Event(), threading.Event()
         self._paused = threading.Event()
-        self._recorded, self._since = 0.0, 0.0  # seconds before the last pause; when it last went on
+        self._watch = Stopwatch()
 
     # -- to steer --------------------------------------------------------------------------------------
 
@@ -82,7 +89,7 @@ class Run:
         with self._lock:
             if self.state == "running":
                 self._paused.set()
-                self._recorded += time.monotonic() - self._since
+                self._watch.stop()
                 self.state = "paused"
                 self._note("pause", "")
 
@@ -91,7 +98,7 @@ class Run:
         with self._lock:
             if self.state == "paused":
                 self._note("resume", "")
-                self._since = time.monotonic()
+                self._watch.start()
                 self.state = "running"
                 self._paused.clear()
 
@@ -162,19 +169,13 @@ class Run:
     @property
     def elapsed(self) -> float:
         """Seconds of recording, without pauses."""
-        with self._lock:
-            going = time.monotonic() - self._since if self.state == "running" else 0.0
-            return self._recorded + going
+        return self._watch.seconds
 
     @property
     def status(self) -> str:
         """One line for people."""
-        lost = sum(stream.ring.device_lost for stream in self._streams.values())
-        stats = self.stats()
-        lost += sum(writer["lost"] for each in stats.values() for writer in each["writers"].values())
-        rates = ", ".join(f"{name} {each['rate']:.4g}/s" for name, each in stats.items())
-        why = f": {self.error}" if self.error else ""
-        return f"{self.state} for {units.format_duration(round(self.elapsed, 1))}, {rates}, {lost} lost{why}"
+        causes = [self.error] if self.error else [*self.failures.values(), self.reason]
+        return status_line(self.state, self.elapsed, self.stats(), filter(None, causes))
 
     @property
     def store(self) -> Store | None:
@@ -197,10 +198,11 @@ class Run:
         dict
             ``{stream: {"rate": samples per second as measured, "produced": samples that the device numbered,
             "fill": the part of the ring that waits for the slowest writer (0 to 1), "device_lost": samples,
-            "skipped": samples left out in pauses, "writers": {label: {"lag": samples behind, "lost": samples,
-            "written": samples, "bytes": bytes}}}}``.
+            "skipped": samples left out in pauses, "outages": how often the device failed, "clock": how its
+            clock runs against the host's, see `ClockFit.result`, or None, "writers": {label: {"lag": samples
+            behind, "lost": samples, "written": samples, "bytes": bytes}}}}``.
         """
-        return {name: self._stats(stream) for name, stream in self._streams.items()}
+        return {name: stream_figures(stream, self._targets) for name, stream in self._streams.items()}
 
     def latest(self, stream: str, count: int) -> Block | None:
         """Copy the newest samples of a stream; None if there are none yet.
@@ -212,6 +214,34 @@ class Run:
         if stream not in self._streams:
             raise NotFound(f"there is no stream {stream!r}; there are {sorted(self._streams)}", key=stream)
         return self._streams[stream].ring.latest(count)
+
+    def save_last(self, seconds: float | str, to: Any) -> Any:
+        """Write what the rings still hold of the last seconds, whatever is recorded besides.
+
+        Parameters
+        ----------
+        seconds : float or str
+            Such as ``"30 s"``; it may be more than the rings hold.
+        to : path or Store
+            A file of any kind that a run can be recorded into.
+
+        Returns
+        -------
+        path or Store
+            `to`. Each stream says in its attributes which samples were asked for (``saved_since``, in ns) and
+            what the ring no longer had of them.
+
+        Raises
+        ------
+        AlreadyExists
+            If there is a stream of that name already.
+        StreamError
+            If nothing was recorded yet.
+        """
+        with self._lock:
+            marks = list(self._marks)
+        document = documents.start_document(self.metadata, list(self._streams), self._plan.parameters)
+        return save_last(list(self._streams.values()), marks, document, units.parse_duration(seconds), to)
 
     def __repr__(self) -> str:
         places = ", ".join(target.label for target in self._targets) or "nowhere"
@@ -227,15 +257,16 @@ class Run:
                 target.open()
                 opened.append(target)
                 target.check(names)
-            document = documents.start_document(self.metadata, list(self._streams))
+            document = documents.start_document(self.metadata, list(self._streams), self._plan.parameters)
             for target in opened:
-                target.begin(document, list(self._streams.values()), self._overflow)
+                target.begin(document, list(self._streams.values()), self._plan.overflow)
+            self._watches = watches(self._plan.alarms, self._streams, self._alarm)
             threading.Thread(target=self._supervise, name="run", daemon=True).start()
         except BaseException as error:
             for target in opened:
                 target.abandon(error)
             raise
-        self._since = time.monotonic()
+        self._watch.start()
         self.state = "running"
         atexit.register(self._halt)  # daemon threads would be cut off in the middle of a file
         self._begun.set()
@@ -245,35 +276,47 @@ class Run:
         self._begun.wait()
         streams: dict[str, threading.Thread] = {}
         targets: list[threading.Thread] = []
+        looking: list[threading.Thread] = []
         try:  # what fails here, such as one thread too many, must not leave anybody waiting for the end
-            targets += [self._thread(target.label, target.run, self._marks) for target in self._targets]
+            targets += [
+                self._thread(target.label, self._fail, target.run, self._marks, self._fail)
+                for target in self._targets
+            ]
+            looking += [self._thread("alarms", self._fail, watch.run) for watch in self._watches]
             for name, stream in self._streams.items():
-                streams[name] = self._thread(name, stream.run, self._ending, self._paused)
+                fail = functools.partial(self._device_failed, name)
+                streams[name] = self._thread(name, fail, stream.run, self._ending, self._paused, self._note)
             self._await_end()
         except BaseException as error:
             self._fail(error)
+        with self._lock:
+            self._watch.stop()  # to write what waits is no recording
         for name, thread in streams.items():
             thread.join(2 * PATIENCE)
             if thread.is_alive():
                 self._fail(DeviceFailed(f"the device {name!r} does not return from read() or stop()"))
-        self._end_targets(targets)
+        self._end_targets(looking, targets)
         self._finish()
 
-    def _end_targets(self, threads: Sequence[threading.Thread]) -> None:
+    def _end_targets(self, looking: Sequence[threading.Thread], threads: Sequence[threading.Thread]) -> None:
         for stream in self._streams.values():
             stream.ring.close()
+        for thread in looking:  # the last alarm makes a mark too
+            thread.join()
         with self._lock:  # a mark that was accepted is noted before the last look at the marks
             for target in self._targets:
                 target.end()
         for thread in threads:
             thread.join()
 
-    def _thread(self, name: str, work: Callable[..., None], *args: Any) -> threading.Thread:
+    def _thread(
+        self, name: str, fail: Callable[[BaseException], None], work: Callable[..., None], *args: Any
+    ) -> threading.Thread:
         def guarded() -> None:
             try:
                 work(*args)
             except BaseException as error:
-                self._fail(error)
+                fail(error)
 
         thread = threading.Thread(target=guarded, name=f"run {name}", daemon=True)
         self._threads.append(thread)
@@ -284,23 +327,25 @@ class Run:
         return threading.current_thread() in self._threads
 
     def _await_end(self) -> None:
+        duration, until = self._plan.duration, self._plan.until
         while not self._ending.is_set():
-            left = None if self._duration is None else self._duration - self.elapsed
-            if left is not None and left <= 0:
+            left = None if duration is None else duration - self.elapsed
+            if (left is not None and left <= 0) or self._plan.reached(self, self._streams):
                 self._ending.set()
-            wait = left if self.state == "running" else 0.05
+            wait = left if self.state == "running" and until is None else _LOOK
             self._ending.wait(wait if wait is None else min(wait, 3600.0))  # days are too long for a lock
 
     def _finish(self) -> None:
+        for error in self.failures.values():
+            self._fail(error)
         ledgers = {name: stream.ledger() for name, stream in self._streams.items()}
         for target in self._targets:
             if not target.failed:
                 try:
-                    target.finish(self.error, ledgers)
+                    target.finish(self.error, ledgers, self.reason)
                 except BaseException as error:
                     self._fail(error)
         with self._lock:
-            self._recorded = self.elapsed
             self.state = "stopped" if self.error is None else "failed"
         atexit.unregister(self._halt)
         self._over.set()
@@ -329,18 +374,23 @@ class Run:
                 self.error.add_note(f"and then: {error}")
         self._ending.set()
 
+    def _device_failed(self, name: str, error: BaseException) -> None:
+        """Give a device up: the others go on, if there are any and nothing else was asked for."""
+        with self._lock:
+            alone = all(stream.ended.is_set() for stream in self._streams.values())
+            if alone or self._plan.stop_on_failure or self._ending.is_set():
+                self._fail(error)
+            else:
+                self.failures[name] = error
+                self._note("failure", f"{error}; it was given up, the others go on")
+
+    def _alarm(self, action: str, text: str) -> None:
+        self._note("alarm", text)
+        if action == "pause":
+            self.pause()
+        elif action == "stop":
+            self.reason = self.reason or f"alarm: {text}"
+            self._ending.set()
+
     def _note(self, event: str, text: str) -> None:
         self._marks.append(Mark(time.time_ns(), event, text))
-
-    def _stats(self, stream: Stream) -> dict[str, Any]:
-        writers = {target.label: target.stats(stream.name) for target in self._targets}
-        lag = max((writer["lag"] for writer in writers.values()), default=0)
-        ledger = stream.ledger()
-        return {
-            "rate": stream.rate(),
-            "produced": ledger["produced"],
-            "fill": min(1.0, lag / stream.ring.samples),
-            "device_lost": ledger["device_lost"],
-            "skipped": sum(last - first + 1 for first, last in ledger["skipped"]),
-            "writers": writers,
-        }

@@ -6,17 +6,18 @@ import glob
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from datastore_lab.acquire import documents
+from datastore_lab.acquire.events import DocumentSink
 from datastore_lab.acquire.writers import StoreWriter
-from datastore_lab.errors import EngineError, StreamError
+from datastore_lab.errors import Corrupt, EngineError, StreamError
 from datastore_lab.keys import show
-from datastore_lab.records import Block, Writer
+from datastore_lab.records import Block, Stat, Writer
 from datastore_lab.registry import SUFFIXES, WRITERS
 from datastore_lab.store import Store, open_store
 
@@ -30,7 +31,7 @@ _POLL = 0.02
 
 
 class Mark(NamedTuple):
-    """Something that happened at a moment: ``mark``, ``pause`` or ``resume``, in ns since 1970, UTC."""
+    """Something that happened at a moment, in ns since 1970, UTC: a ``mark``, ``pause``, ``alarm`` ..."""
 
     time: int
     event: str
@@ -42,14 +43,17 @@ class Target:
 
     Parameters
     ----------
-    place : path, Store or Writer
-        A path is opened when the run starts; its suffix chooses the writer.
+    place : path, Store, Writer or callable
+        A path is opened when the run starts; its suffix chooses the writer. A callable gets documents.
     flush_interval : float
         Seconds.
+    options : mapping of str to value, optional
+        What the writer of a path is to be told, such as its compression.
     """
 
-    def __init__(self, place: Any, flush_interval: float) -> None:
+    def __init__(self, place: Any, flush_interval: float, options: Mapping[str, Any] | None = None) -> None:
         self.place = place
+        self._options = dict(options or {})
         self._kind = _writer_name(place)
         self.label = str(place) if self._kind else _store_label(place) or repr(place)
         self._interval = flush_interval
@@ -68,9 +72,11 @@ class Target:
         """Open the writer; nothing is written yet."""
         self.failed = False  # a start that failed may be tried again
         if self._kind is not None:
-            self._writer = WRITERS.load(self._kind)(self.place)
+            self._writer = WRITERS.load(self._kind)(self.place, **self._options)
+        elif isinstance(self.place, Store):
+            self._writer = StoreWriter(self.place)
         else:
-            self._writer = StoreWriter(self.place) if isinstance(self.place, Store) else self.place
+            self._writer = self.place if isinstance(self.place, Writer) else DocumentSink(self.place)
 
     def exists(self) -> bool:
         """Say whether there may be something already: such targets are checked before others are made."""
@@ -89,22 +95,36 @@ class Target:
 
     def begin(self, start: Mapping[str, Any], streams: Sequence[Stream], overflow: Mapping[str, Any]) -> None:
         """Announce the run and its streams, and take a cursor on each ring."""
-        self._start = start
-        writer = self._opened()
-        writer.consume_document("start", start)
+        self._announce(start, {stream.name: stream.spec for stream in streams})
         for stream in streams:
-            writer.consume_document(
-                "descriptor", documents.descriptor_document(stream.name, stream.spec, start)
+            self._cursors[stream.name] = stream.ring.cursor(
+                **overflow, on_full=self._wake.set, name=self.label
             )
-            self._cursors[stream.name] = stream.ring.cursor(**overflow, on_full=self._wake.set)
             self._pieces[stream.name] = max(1, _PIECE_BYTES // stream.ring.sample_nbytes)
             self._nbytes[stream.name] = stream.ring.sample_nbytes
             self._written[stream.name] = 0
-        marks = documents.descriptor_document(documents.MARKS, documents.MARKS_SPEC, start)
-        writer.consume_document("descriptor", marks)
 
-    def run(self, marks: Sequence[Mark]) -> None:
+    def put(
+        self, start: Mapping[str, Any], specs: Mapping[str, Stat], blocks: Sequence[tuple[str, Block]]
+    ) -> None:
+        """Write a run that is over already: announce it, and write blocks of its streams."""
+        self._announce(start, specs)
+        for name, block in blocks:
+            self._opened().write(name, block)
+            self._marked += len(block.time) if name == documents.MARKS else 0
+
+    def _announce(self, start: Mapping[str, Any], specs: Mapping[str, Stat]) -> None:
+        self._start = start
+        writer = self._opened()
+        writer.consume_document("start", start)
+        for name, spec in {**specs, documents.MARKS: documents.MARKS_SPEC}.items():
+            writer.consume_document("descriptor", documents.descriptor_document(name, spec, start))
+
+    def run(self, marks: Sequence[Mark], report: Callable[[StreamError], None]) -> None:
         """Write what comes until `end` was called and everything is written.
+
+        What was kept aside on disk and can't be read, or found no room there, is told to `report`; the rest
+        is written all the same.
 
         Raises
         ------
@@ -112,7 +132,7 @@ class Target:
             Whatever went wrong, with the reason as its cause.
         """
         try:
-            self._loop(marks)
+            self._loop(marks, report)
         except BaseException as error:
             failure = StreamError(f"writing to {self.label} failed: {error}", key=self.label)
             self.abandon(failure)
@@ -123,14 +143,13 @@ class Target:
         self._ended.set()
         self._wake.set()
 
-    def finish(self, error: BaseException | None, ledgers: Mapping[str, Mapping[str, Any]]) -> None:
+    def finish(
+        self, error: BaseException | None, ledgers: Mapping[str, Mapping[str, Any]], reason: str = ""
+    ) -> None:
         """Write how the run ended and what is missing, and close."""
-        writer = self._opened()
         mine = {name: {**ledger, **self.ledger(name)} for name, ledger in ledgers.items()}
-        mine[documents.MARKS] = {"written": self._marked}
         try:
-            writer.consume_document("stop", documents.stop_document(self._start, error, mine))
-            writer.close()
+            self.stop(error, mine, reason)
         except BaseException as failed:
             failure = StreamError(f"closing {self.label} failed: {failed}", key=self.label)
             self.abandon(failure)
@@ -138,6 +157,14 @@ class Target:
         finally:
             for cursor in self._cursors.values():
                 cursor.close()
+
+    def stop(
+        self, error: BaseException | None, ledgers: Mapping[str, Mapping[str, Any]], reason: str = ""
+    ) -> None:
+        """Write the stop document with these ledgers, and close."""
+        every = {**ledgers, documents.MARKS: {"written": self._marked}}
+        self._opened().consume_document("stop", documents.stop_document(self._start, error, every, reason))
+        self._opened().close()
 
     def abandon(self, failure: BaseException) -> None:
         """Close a writer after a failure; what fails now is added to the error that ended it."""
@@ -149,11 +176,11 @@ class Target:
         except Exception as error:
             failure.add_note(f"closing {self.label} failed too: {error}")
 
-    def _loop(self, marks: Sequence[Mark]) -> None:
+    def _loop(self, marks: Sequence[Mark], report: Callable[[StreamError], None]) -> None:
         flush_at = time.monotonic() + self._interval
         while True:
             ended = self._ended.is_set()
-            wrote = self._drain(marks)
+            wrote = self._drain(marks, report)
             if time.monotonic() >= flush_at:
                 self._opened().flush()
                 flush_at = time.monotonic() + self._interval
@@ -164,18 +191,23 @@ class Target:
                 self._wake.wait(_POLL)
                 self._wake.clear()
 
-    def _drain(self, marks: Sequence[Mark]) -> bool:
+    def _drain(self, marks: Sequence[Mark], report: Callable[[StreamError], None]) -> bool:
         """Write one block of each stream, and the new marks; says whether there was anything."""
         writer, wrote = self._opened(), False
         for name, cursor in self._cursors.items():
-            block = cursor.read(self._pieces[name])
+            try:
+                block = cursor.read(self._pieces[name])
+            except (EngineError, Corrupt) as error:
+                report(StreamError(f"of the stream {name!r} for {self.label}: {error}", key=name))
+                wrote = True
+                continue
             if block is not None:
                 writer.write(name, block)
                 self._written[name] += len(block.time)
                 wrote = True
         new = list(marks[self._marked :])
         if new:
-            writer.write(documents.MARKS, _marks_block(self._marked, new))
+            writer.write(documents.MARKS, marks_block(self._marked, new))
             self._marked += len(new)
         return wrote or bool(new)
 
@@ -219,10 +251,13 @@ def _writer_name(place: Any) -> str | None:
     TypeError
         For anything else.
     """
-    if isinstance(place, (Store, Writer)):
+    if isinstance(place, (Store, Writer)) or callable(place):
         return None
     if not isinstance(place, (str, os.PathLike)):
-        raise TypeError(f"a run writes to a path, a Store or a writer, not to {type(place).__name__}")
+        raise TypeError(
+            "a run writes to a path, a Store or a writer, or calls something with documents, "
+            f"but can't do either with {type(place).__name__}"
+        )
     suffix = Path(place).suffix.lower()
     name = SUFFIXES.get(suffix) or (suffix[1:] if suffix and WRITERS.find(suffix[1:]) else None)
     if name is None:
@@ -240,7 +275,8 @@ def _store_label(place: Any) -> str | None:
     return f"{place.url} at {show(place.prefix)!r}" if place.prefix else place.url
 
 
-def _marks_block(first: int, marks: Sequence[Mark]) -> Block:
+def marks_block(first: int, marks: Sequence[Mark]) -> Block:
+    """Make a block of the stream of marks."""
     text = np.dtypes.StringDType()
     data = {
         "event": np.array([mark.event for mark in marks], dtype=text),
