@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,8 +145,8 @@ class StoreWriter:
 
     Parameters
     ----------
-    store : Store
-        On an engine that appends.
+    store : Store, or function that opens one
+        On an engine that appends; a function is called when the store is first needed.
     owned : bool, default False
         Close the store with the writer.
     storage : Storage, optional
@@ -167,8 +167,10 @@ class StoreWriter:
     array([0.5])
     """
 
-    def __init__(self, store: Store, *, owned: bool = False, storage: Storage = USUAL) -> None:
-        self.store = store
+    def __init__(
+        self, store: Store | Callable[[], Store], *, owned: bool = False, storage: Storage = USUAL
+    ) -> None:
+        self._store = store
         self._storage = storage
         self._owned = owned
         self._runs = 0
@@ -178,7 +180,16 @@ class StoreWriter:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<StoreWriter to {self.store.url}: {', '.join(self._streams) or 'no stream yet'}>"
+        streams = ", ".join(self._streams) or "no stream yet"
+        url = "a store that is not open yet" if callable(self._store) else self._store.url
+        return f"<{type(self).__name__} to {url}: {streams}>"
+
+    @property
+    def store(self) -> Store:
+        """Where the streams are written."""
+        if callable(self._store):
+            self._store = self._store()
+        return self._store
 
     def check(self, names: list[str]) -> None:
         """Refuse, before anything is written, streams that the store has already.
@@ -234,8 +245,8 @@ class StoreWriter:
         try:
             self._end_all({"exit_status": "abort", "reason": "the writer was closed before the run stopped"})
         finally:
-            if self._owned:
-                self.store.close()
+            if self._owned and not callable(self._store):
+                self._store.close()
 
     def _begin(self, doc: Mapping[str, Any]) -> None:
         self._end_all({"exit_status": "abort", "reason": "the next run started before this one stopped"})
