@@ -3,6 +3,7 @@
 ```
 LabError (code, key)
  |- NotFound(KeyError)            no such key, file or name
+ |   `- UnknownTask(ValueError)   an experiment has no such task
  |- AlreadyExists(ValueError)     the name is taken
  |- ReadOnly(OSError)             the store, or the place it lies in, can't be written
  |- Locked(OSError)               another process holds the store
@@ -70,6 +71,12 @@ class NotFound(LabError, KeyError):
     """There is nothing under this key, path or name."""
 
     code = "not-found"
+
+
+class UnknownTask(NotFound, ValueError):
+    """The participant has not begun this task."""
+
+    code = "unknown-task"
 
 
 class AlreadyExists(LabError, ValueError):

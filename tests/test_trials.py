@@ -71,10 +71,11 @@ def test_trials_with_attributes_and_arrays(engine, tmp_path):
         assert store.lazy(KEY)["angle"].values.tolist() == [0, 1 / 3, 2 / 3]
 
 
-def test_a_task_is_gone_on_with(tmp_path):
+@pytest.mark.parametrize("form", ["npy", "hdf5"])
+def test_a_task_is_gone_on_with(tmp_path, form):
     for session in range(3):
         engine = TrialsEngine(tmp_path / "data", durability="process")
-        task = engine.task(KEY)
+        task = engine.task(KEY, arrays=form)
         assert len(task) == 2 * session
         for number in range(2):
             task.write({"session": session}, {"x": np.full(4, 2 * session + number)})
@@ -464,11 +465,12 @@ def test_a_task_that_was_hardly_begun_is_begun_anew(tmp_path, monkeypatch):
     again.close()
 
 
+@pytest.mark.parametrize("form", ["npy", "hdf5"])
 @pytest.mark.parametrize("at", ["replace", "fsync"])
-def test_a_refused_trial_leaves_no_trace_and_the_next_one_follows(tmp_path, monkeypatch, at):
+def test_a_refused_trial_leaves_no_trace_and_the_next_one_follows(tmp_path, monkeypatch, at, form):
     """Each call of a kind is refused once, from the first to the last that a trial makes."""
     engine, number, refused = TrialsEngine(tmp_path / "data"), 0, 1
-    task, real = engine.task(("p", "t")), getattr(os, at)
+    task, real = engine.task(("p", "t"), arrays=form), getattr(os, at)
     task.write({"a": 0}, {"emg": np.arange(3)})
     while True:
         calls = itertools.count()
@@ -492,4 +494,92 @@ def test_a_refused_trial_leaves_no_trace_and_the_next_one_follows(tmp_path, monk
         assert list(engine.verify()) == []
         assert list(engine.children(("p", "t", "emg"))) == [str(one) for one in range(refused)]
     assert refused > 3
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(7, dtype=">i2").reshape(7, 1),
+        np.array(2.5, ">f8"),
+        np.array(["a", "b\u00e9", ""]),
+        np.array([b"x", b"yz"]),
+        np.array([True, False]),
+        np.array([1 + 2j, np.nan], "c8"),
+        np.array(["2026-01-01", "NaT"], "M8[us]"),
+        np.zeros((0, 4)),
+        np.zeros((3, 0, 2), "f4"),
+        np.arange(600_000.0).reshape(3, 2, 100_000),
+        np.array([(1, 2.5)], [("a", "i4"), ("b", "f8")]),
+        np.array([1.5], np.longdouble),
+    ],
+    ids=lambda array: f"{array.dtype}{list(array.shape)}",
+)
+@pytest.mark.parametrize("live", [True, False], ids=["while it is written", "afterwards"])
+def test_datasets_of_trials_keep_every_type(tmp_path, array, live):
+    engine = TrialsEngine(tmp_path / "data", durability="process")
+    task = engine.task(KEY, arrays="hdf5")
+    task.write({"n": 0}, {"x": array})
+    if not live:
+        task.close({})
+    key = (*KEY, "x", "0")
+    found = engine.read(key, "data")
+    assert found.dtype == array.dtype
+    assert found.tobytes() == array.tobytes() if array.dtype != np.longdouble else found == array
+    assert engine.stat(key).arrays["data"].shape == array.shape
+    if array.ndim and len(array):
+        assert np.array_equal(
+            engine.read(key, "data", (slice(None, None, -2),)).tolist(),
+            array[::-2].tolist(),
+            equal_nan=array.dtype.kind in "fc",
+        )
+    assert list(engine.verify()) == []
+    engine.close()
+    assert sorted(path.name for path in (tmp_path / "data/p1/reach").iterdir()) == [
+        "trials.csv",
+        "trials.csv.json",
+        "x.hdf5",
+    ]
+
+
+def test_a_flipped_bit_of_a_dataset_is_found(tmp_path):
+    engine = TrialsEngine(tmp_path / "data", durability="process")
+    engine.task(KEY, arrays="hdf5").write({"n": 0}, {"x": np.arange(5000.0)})
+    engine.close()
+    file = tmp_path / "data/p1/reach/x.hdf5"
+    with h5py.File(file) as plain:
+        assert np.array_equal(plain["0"], np.arange(5000.0))
+        at = plain["0"].id.get_offset() + 8000
+    raw = bytearray(file.read_bytes())
+    raw[at] ^= 1
+    file.write_bytes(raw)
+    reader = TrialsEngine(tmp_path / "data", "r")
+    with pytest.raises(Corrupt, match="restore it"):
+        reader.read((*KEY, "x", "0"), "data", (slice(999, 1002),))
+    assert [problem.key for problem in reader.verify()] == [(*KEY, "x", "0")]
+    reader.close()
+
+
+def test_arrays_whose_table_is_gone_are_not_added_to(tmp_path):
+    engine = TrialsEngine(tmp_path / "data", durability="process")
+    engine.task(KEY, arrays="hdf5").write({"n": 0}, {"x": np.arange(3)})
+    engine.close()
+    folder = tmp_path / "data/p1/reach"
+    for name in ("trials.csv", "trials.csv.json"):
+        (folder / name).unlink()
+    engine = TrialsEngine(tmp_path / "data")
+    with pytest.raises(AlreadyExists, match="put it back"):
+        engine.task(KEY, arrays="hdf5")
+    engine.close()
+    with h5py.File(folder / "x.hdf5") as plain:
+        assert plain["0"][...].tolist() == [0, 1, 2]
+
+
+def test_beginning_anew_leaves_no_dataset(tmp_path):
+    engine = TrialsEngine(tmp_path / "data", durability="process")
+    engine.task(KEY, arrays="hdf5").write({"n": 0}, {"x": np.arange(3)})
+    engine.close()
+    engine = TrialsEngine(tmp_path / "data", "w", durability="process")
+    assert engine.task(KEY, arrays="hdf5").write({"n": 1}, {"x": np.arange(4)}) == 0
+    assert engine.read((*KEY, "x", "0"), "data").tolist() == [0, 1, 2, 3]
     engine.close()

@@ -110,6 +110,22 @@ def datasets(group: Any, found: links.Contents) -> Iterator[tuple[str, Any]]:
             found.refused[links.decode(link)] = reason
 
 
+def dataset_of(root: Any, name: str, url: str) -> Array:
+    """Describe one dataset of a root that holds no record, without a look at the others.
+
+    Raises
+    ------
+    NotFound, Foreign
+    """
+    link = links.link_of(root, name)
+    if link is None or links.kind_of(root, link, name) != h5o.TYPE_DATASET:
+        raise refusals.no_array((), name, (), url)
+    dataset = h5d.open(root, link)
+    if (reason := refusal(dataset)) is not None:
+        raise Foreign(f"{name!r} in {url} is {reason}; it is not read", key=name)
+    return _array(name, dataset, None, {})
+
+
 def refusal(dataset: Any) -> str | None:
     """Say why a dataset can't be read; None if it can."""
     plist = dataset.get_create_plist()

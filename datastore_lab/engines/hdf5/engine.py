@@ -225,6 +225,32 @@ class HDF5Engine(Session):
                 with links.pinned(root):
                     parent.unlink(link)
 
+    def put_dataset(self, name: str, array: NDArray[Any] | None) -> None:
+        """Put an array into the root as a dataset that belongs to no record, as other programs do.
+
+        Atomic and durable. One of this name is replaced; with None it is removed.
+        """
+        check((name,))
+        carried = None if array is None else carry(array)
+        with self._guarded(()) as root, self._atomic():
+            if carried is None:
+                layout.drop_dataset(root, name)
+            else:
+                layout.put_dataset(root, name, carried)
+
+    def read_dataset(self, name: str, selection: Selection = ()) -> NDArray[Any]:
+        """Read what `put_dataset` put, or a part of it, without a look at the other datasets."""
+        check((name,))
+        return self._look((), lambda root: self._dataset(root, name, selection))
+
+    def _dataset(self, root: Any, name: str, selection: Selection) -> NDArray[Any]:
+        array = describe.dataset_of(root, name, self._path)
+        return payload.read(array, name, selection, (), self._source())
+
+    def dataset_names(self) -> list[str]:
+        """List the datasets of the root."""
+        return self._look((), lambda root: [links.decode(link) for link in links.contents(root).datasets])
+
     def fingerprint(self, key: Key) -> str:
         """Give a text that is another one once other data is at a key."""
         return self._look(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from h5py import h5d, h5g, h5o, h5p, h5s
 
-from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, sums, types
+from datastore_lab.engines.hdf5 import attrs, describe, dims, links, names, seals, space, sums, types
 from datastore_lab.engines.hdf5.models import COMPACT, Models, described
 from datastore_lab.folders.threads import begin
 from datastore_lab.records import ARRAY_ATTRIBUTES, refusals
@@ -131,6 +131,23 @@ def create(group: Any, link: bytes | None, carried: types.Carried) -> tuple[Any,
     found = _fill_and_sum(dataset, data, blocks)
     attrs.put_all(dataset, carried.attributes)
     return dataset, _keep(dataset, blocks, found)
+
+
+def put_dataset(root: Any, name: str, carried: types.Carried) -> None:
+    """Put a dataset into a root that holds no record, in the place of one of this name if there is one."""
+    if attrs.has(root, seals.NAME):  # of an empty root: from here on it is like that of another program
+        attrs.discard(root, seals.NAME)
+    drop_dataset(root, name)
+    create(root, links.encode(name), carried)
+
+
+def drop_dataset(root: Any, name: str) -> None:
+    """Remove a dataset of the root, if it is there."""
+    link = links.link_of(root, name)
+    if link is not None:
+        space.note(root, space.held(root, link))
+        with links.pinned(root):
+            root.unlink(link)
 
 
 def _fill(dataset: Any, data: NDArray[Any]) -> None:

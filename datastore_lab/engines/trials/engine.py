@@ -9,16 +9,21 @@ wrote. A task is a record whose arrays are the columns; the array of a trial is 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from datastore_lab import media
 from datastore_lab.engines.trials import hdf5
+from datastore_lab.engines.trials.arrays import HDF5, Held, make_folder, said
+from datastore_lab.engines.trials.datasets import Datasets, HeldDataset
 from datastore_lab.engines.trials.npy import NpyFile
-from datastore_lab.engines.trials.task import SUMS, TABLE, TaskAppender, make_folder, sums_of
+from datastore_lab.engines.trials.task import SUMS, TABLE, TaskAppender
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, NotFound, ReadOnly
 from datastore_lab.keys import Key, check, show
+from datastore_lab.locks import FileLock
 from datastore_lab.records import Stat, Traits
 from datastore_lab.streams import disk
 from datastore_lab.streams.names import LOCK
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 
     from datastore_lab.streams.protocols import StreamFile
     from datastore_lab.streams.text.write import TextAppender
+
+GONE = ".gone"
+"""Ending of a folder that was a task, and is deleted as soon as may be."""
 
 
 class TrialsEngine(TextEngine):
@@ -77,19 +85,22 @@ class TrialsEngine(TextEngine):
         opens_in=("Excel", "pandas", "NumPy", "R", "text editors"),
     )
 
-    _summed: tuple[StreamFile, list[dict[str, list[int]]]] | None = None
+    _summed: tuple[StreamFile, list[dict[str, Held]] | None] | None = None
+    _datasets: Datasets | None = None
 
     @property
     def url(self) -> str:
         return f"trials://{self._path}"
 
-    def task(self, key: Key) -> TaskAppender:
+    def task(self, key: Key, *, arrays: str = "npy") -> TaskAppender:
         """Begin a task, or go on with one after its last whole trial.
 
         Parameters
         ----------
         key : Key
             Such as ``("p1", "reach")``.
+        arrays : {"npy", "hdf5"}
+            Where arrays go: a file for each of them, or a file for all of one name.
 
         Raises
         ------
@@ -107,12 +118,46 @@ class TrialsEngine(TextEngine):
             lock = self._claim(path, key)
             try:
                 ended = partial(self._ended, key, lock)
-                appender = TaskAppender(path, key, ended, durable=self._durable, unsettled=self._unsettled)
+                appender = TaskAppender(
+                    path, key, ended, durable=self._durable, unsettled=self._unsettled, arrays=arrays
+                )
             except BaseException:
                 lock.release()
                 raise
             self._appenders[key] = appender
             return appender
+
+    @staticmethod
+    def table(path: str | os.PathLike[str], *, timeout: float = 0.0) -> TaskAppender:
+        """Begin a table of attributes without arrays, by its path, or go on with one after its last row."""
+        place = Path(os.path.abspath(path))  # noqa: PTH100 (no link is followed)
+        with disk.typed(str(place), "can't be locked"):
+            lock = FileLock(f"{place}{LOCK}", f"the table {str(place)!r}", timeout)
+        key = (place.parent.parent.name, place.parent.name) if place.name == TABLE else (place.stem,)
+        try:
+            return TaskAppender(str(place), key, lock.release, arrays=None)
+        except BaseException:
+            lock.release()
+            raise
+
+    def drop_task(self, key: Key) -> None:
+        """Remove a task with all its trials: at any moment all of it is there, or nothing."""
+        if not self._writable:
+            self._refuse("it was opened for reading", key)
+        path = self._path_of(check(key))
+        with self._lock, self._claimed(path):
+            gone = self._path / f".{secrets.token_hex(8)}{GONE}"
+            with disk.typed(path, "can't be removed"):
+                Path(path).parent.rename(gone)
+                media.sync_folder(Path(path).parent.parent)
+            self._files.pop(path, None)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what was removed, also by a program that was stopped before it could."""
+        for place in self._path.glob(f".*{GONE}"):
+            if len(place.name) == 17 + len(GONE) and not place.is_symlink():
+                shutil.rmtree(place, ignore_errors=True)  # (the next one does it)
 
     def _open(self, mode: str) -> None:
         if self._path.exists() and not self._path.is_dir():
@@ -130,6 +175,8 @@ class TrialsEngine(TextEngine):
             self._make(self._path)
         if self._writable and not os.access(self._path, os.W_OK):
             raise ReadOnly(f"{str(self._path)!r} can't be written", key=self.url)
+        if self._writable:
+            self._sweep()
 
     def _path_of(self, key: Key) -> str:
         names = [media.escape_file(part) for part in key]
@@ -176,23 +223,30 @@ class TrialsEngine(TextEngine):
     def _paths(self, tail: str | None = None) -> list[str]:
         found = []
         ends = {TABLE + tail for tail in self.tails} if tail is None else {TABLE + LOCK}
-        for folder, _folders, files in os.walk(self._path):
+        for folder, folders, files in os.walk(self._path):
+            folders[:] = [name for name in folders if not name.startswith(".")]  # (no key has such a name)
             if ends.intersection(files):
                 found.append(os.path.join(folder, TABLE))  # noqa: PTH118
         return sorted(found)
 
     def _remove_all(self) -> None:
         """Remove tables and arrays of trials, and nothing else."""
-        arrays = [
-            place
-            for key, path in self._named()
-            for array in self._arrays(key)
-            for place in (Path(path).parent / media.escape_file(array)).glob("*.npy")
-            if not place.is_symlink() and not place.parent.is_symlink()
-        ]
+        arrays = [place for key, _path in self._named() for place in self._array_files(key)]
         super()._remove_all()
         for place in arrays:
             place.unlink()
+
+    def _array_files(self, key: Key) -> Iterator[Path]:
+        """Yield the files with arrays of a task, but those of an earlier program."""
+        folder = self._folder(key)
+        ours = os.path.lexists(sidecar.place(str(folder / TABLE)))
+        for array in self._arrays(key):
+            place = folder / media.escape_file(array)
+            together = place.with_name(f"{place.name}{HDF5}")
+            if ours and together.is_file() and not together.is_symlink():
+                yield together
+            if not place.is_symlink():
+                yield from (one for one in place.glob("*.npy") if not one.is_symlink())
 
     def _recover_all(self) -> None:
         """Nothing: a task is looked after when it is gone on with."""
@@ -230,22 +284,25 @@ class TrialsEngine(TextEngine):
 
     def _trials(self, key: Key, array: str) -> list[str]:
         """Name the trials of a task that have an array, as far as they count."""
-        folder = Path(self._path_of(key)).parent
-        old = folder / f"{media.escape_file(array)}.hdf5"
         try:
-            if old.is_file() and not old.is_symlink():
-                return hdf5.names(str(old))
-            return [str(number) for number, sums in enumerate(self._sums(key)) if array in sums]
+            held = self._held(key)
+            if held is not None:
+                return [str(number) for number, one in enumerate(held) if array in one]
+            old = self._folder(key) / f"{media.escape_file(array)}{HDF5}"
+            return hdf5.names(str(old)) if old.is_file() and not old.is_symlink() else []
         except Corrupt:  # its table is named by what reads that
             return []
 
-    def _sums(self, key: Key) -> list[dict[str, list[int]]]:
-        """Give the sums of the arrays of all trials of a task."""
+    def _held(self, key: Key) -> list[dict[str, Held]] | None:
+        """Give what the rows of a task say of arrays; None for a table of another program."""
         file = self._look(self._path_of(key))
         if self._summed is None or self._summed[0] is not file:
             known = isinstance(file, TextFile) and SUMS in file.stat().arrays
-            self._summed = file, [sums_of(text) for text in file.read(SUMS).tolist()] if known else []
+            self._summed = file, [said(text) for text in file.read(SUMS).tolist()] if known else None
         return self._summed[1]
+
+    def _folder(self, key: Key) -> Path:
+        return Path(self._path_of(key)).parent
 
     def _file(self, key: Key) -> StreamFile | None:
         self._check_open()
@@ -255,16 +312,29 @@ class TrialsEngine(TextEngine):
 
     def _array(self, key: Key) -> StreamFile | None:
         *task, array, trial = key
-        folder = Path(self._path_of(tuple(task))).parent
-        old = folder / f"{media.escape_file(array)}.hdf5"
-        if trial not in self._trials(tuple(task), array):
+        held, folder = self._held(tuple(task)), self._folder(tuple(task))
+        together = folder / f"{media.escape_file(array)}{HDF5}"
+        if held is None:
+            there = trial in self._trials(tuple(task), array)
+            return hdf5.Dataset(str(together), trial, key) if there else None
+        number = int(trial) if trial.isdecimal() and trial == str(int(trial)) else len(held)
+        if number >= len(held) or array not in held[number]:
             return None
-        if old.is_file() and not old.is_symlink():
-            return hdf5.Dataset(str(old), trial, key)
-        path = folder / media.escape_file(array) / f"{trial}.npy"
+        one = held[number][array]
+        path = folder / media.escape_file(array) / f"{trial}.npy" if one.dtype is None else together
         if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
             raise Corrupt(f"{str(path)!r} is missing, and its trial counts", key=key)
-        return NpyFile(str(path), key, self._sums(tuple(task))[int(trial)][array])
+        if one.dtype is None:
+            return NpyFile(str(path), key, one.sums)
+        self._datasets = self._datasets or Datasets()
+        return HeldDataset(str(path), key, one, self._datasets)
+
+    def close(self) -> None:
+        """Release the folder; may be called twice."""
+        super().close()
+        with self._lock:
+            if self._datasets is not None:
+                self._datasets.close()
 
 
 def _filled(folder: Path) -> bool:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datastore_lab import dtypes, media
-from datastore_lab.engines.trials import npy
+from datastore_lab.engines.trials.arrays import FORMS
 from datastore_lab.engines.trials.attributes import TEXT, accepts, as_type, column, common
-from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, LabError, NotStorable
+from datastore_lab.errors import AlreadyExists, BadKey, EngineError, Foreign, LabError, NotStorable
 from datastore_lab.integrity import BIRTH, birth
 from datastore_lab.keys import Key, check, show
 from datastore_lab.records import RESERVED, ArrayInfo, Stat
@@ -51,6 +51,8 @@ class TaskAppender:
         Sync each trial.
     unsettled : set, optional
         As of `StreamAppender`.
+    arrays : {"npy", "hdf5"} or None
+        Where arrays go: see `datastore_lab.engines.trials.arrays`. None for a table that has none.
     """
 
     def __init__(
@@ -61,8 +63,11 @@ class TaskAppender:
         *,
         durable: bool = True,
         unsettled: set[StreamAppender] | None = None,
+        arrays: str | None = "npy",
     ) -> None:
         self.key = key
+        self._table: TextAppender
+        self._arrays: Any = FORMS[arrays](Path(path).parent, durable=durable) if arrays else None
         self._unsettled = set() if unsettled is None else unsettled
         self._path, self._durable, self._release = path, durable, release
         self._lock = threading.RLock()
@@ -71,11 +76,23 @@ class TaskAppender:
             sidecar.discard(path)  # its first writer was stopped before there was a header
         if os.path.lexists(path) or os.path.lexists(path + SIDECAR):
             self._go_on()
+            if self._arrays is not None:
+                self._arrays.tidy(self._table.rows)
         else:
+            self._check_empty()
             self._columns: dict[str, np.dtype[Any]] = {SUMS: TEXT}
             self._meta: Mapping[str, Any] = {BIRTH: birth()}
             self._table = TextAppender(path, key, self._spec(), lambda: None, durable=durable)
         self._behind = False
+
+    def _check_empty(self) -> None:
+        """Refuse to add to arrays whose table is gone: a new trial would take the number of an old one."""
+        if self._arrays is not None and (found := self._arrays.strangers()):
+            raise AlreadyExists(
+                f"{found!r} holds arrays of trials, but there is no {TABLE!r} beside it: put it back, or "
+                "begin a task of another name",
+                key=self.key,
+            )
 
     def _go_on(self) -> None:
         if not os.path.lexists(self._path + SIDECAR):
@@ -85,7 +102,7 @@ class TaskAppender:
             )
         sidecar.settle(self._path, durable=self._durable)
         about = sidecar.load(self._path)
-        if SUMS not in about.stat.arrays:
+        if SUMS not in about.stat.arrays and self._arrays is not None:
             raise AlreadyExists(f"{show(self.key)!r} is a stream, not a task with trials", key=self.key)
         self._columns = {name: dtypes.parse(info.dtype) for name, info in about.stat.arrays.items()}
         self._meta = about.stat.meta
@@ -103,6 +120,12 @@ class TaskAppender:
 
     def __len__(self) -> int:
         return self._table.rows
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Read the attributes of all trials, as lists."""
+        with self._lock:
+            file = TextFile(self._path)
+            return {name: file.read(name).tolist() for name in self._columns if name != SUMS}
 
     def write(self, attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> int:
         """Add a trial, and give its number.
@@ -163,6 +186,10 @@ class TaskAppender:
         for name in row:
             if name.startswith(RESERVED):
                 raise BadKey(f"{name!r} can't be an attribute: {RESERVED!r} begins reserved names", key=name)
+            if name not in self._columns and self._arrays is not None and self._arrays.has(name):
+                raise AlreadyExists(f"{name!r} is an array of {show(self.key)!r}", key=name)
+        if arrays and self._arrays is None:
+            raise NotStorable(f"{show(self.key)!r} is a table without arrays", key=self.key)
         for name, array in arrays.items():
             if "%~" in media.escape_file(name) or media.escape_file(name) == TABLE:
                 raise BadKey(f"{name!r} can't be the name of a folder", key=name)
@@ -170,7 +197,7 @@ class TaskAppender:
                 raise AlreadyExists(f"{name!r} is an attribute of {show(self.key)!r}", key=name)
             dtypes.check(array.dtype)
             if array.dtype.kind == "T":
-                raise NotStorable(f"{name!r} is text of any length, which .npy lacks; make it 'U'", key=name)
+                raise NotStorable(f"{name!r} is text of any length; make it 'U'", key=name)
 
     def _widen(self, row: Mapping[str, NDArray[Any] | None]) -> None:
         """Give the table the columns and types that this trial needs, if they are not there."""
@@ -180,7 +207,8 @@ class TaskAppender:
             if name != SUMS and not (name in wanted and accepts(wanted[name], value)):
                 wanted[name] = self._common(name, value)
         if wanted != self._columns:
-            self._rebuild({**{name: kind for name, kind in wanted.items() if name != SUMS}, SUMS: TEXT})
+            plain = {name: kind for name, kind in wanted.items() if name != SUMS}
+            self._rebuild(plain if plain and self._arrays is None else {**plain, SUMS: TEXT})
 
     def _common(self, name: str, value: NDArray[Any] | None) -> np.dtype[Any]:
         """Choose the type that holds the column so far, and one more value."""
@@ -220,23 +248,20 @@ class TaskAppender:
         self._go_on()
 
     def _write(self, row: Mapping[str, NDArray[Any] | None], arrays: Mapping[str, NDArray[Any]]) -> int:
-        number, folder = self._table.rows, Path(self._path).parent
-        made: list[Path] = []
+        number, sums = self._table.rows, dict[str, Any]()
         try:
-            sums = {}
             for name, array in arrays.items():
-                place = folder / media.escape_file(name) / f"{number}.npy"
-                self._make(place.parent)
-                made.append(place)
-                sums[name] = [f"{one:016x}" for one in npy.save(str(place), array, durable=self._durable)]
-            cells = {name: as_type(row.get(name), 1, kind) for name, kind in self._columns.items()}
-            self._table.extend({**cells, SUMS: np.array([json.dumps(sums)], TEXT)})
+                sums[name] = None
+                sums[name] = self._arrays.put(name, number, array)
+            given = {**row, SUMS: np.array([json.dumps(sums)], TEXT)}
+            self._table.extend(
+                {name: as_type(given.get(name), 1, kind) for name, kind in self._columns.items()}
+            )
             self._table.flush()
         except BaseException:
             self._forget()
-            for place in made:
-                with contextlib.suppress(OSError):  # (it does not count without its row)
-                    place.unlink()
+            if self._arrays is not None:
+                self._arrays.drop(sums, number)
             raise
         return number
 
@@ -246,12 +271,6 @@ class TaskAppender:
         except OSError:  # it can't even be read now: it is opened anew when it is needed
             self._table.leave()
             self._behind = True
-
-    def _make(self, folder: Path) -> None:
-        if folder.is_symlink():
-            raise EngineError(f"{str(folder)!r} is a link that is not followed", key=str(folder))
-        if not folder.is_dir():
-            make_folder(folder, durable=self._durable)
 
     def flush(self) -> None:
         """Nothing: each trial is durable when `write` returns."""
@@ -266,6 +285,7 @@ class TaskAppender:
             with self._explained("the end"):
                 self._catch_up()
                 self._table.close(meta)
+                self._let_go()
             self.closed = True
             self._release()
 
@@ -278,34 +298,9 @@ class TaskAppender:
                 self.closed = True
                 if not self._behind:
                     self._table.abandon()
+                self._let_go()
                 self._release()
 
-
-def make_folder(folder: Path, *, durable: bool) -> None:
-    """Make a folder, if it is not there, whose name is durable; else there is none."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
-        return
-    try:
-        if durable:
-            media.sync_folder(folder.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):  # (an empty folder is nothing to anybody)
-            folder.rmdir()
-        raise
-
-
-def sums_of(text: str) -> dict[str, list[int]]:
-    """Read a cell of the column `SUMS`.
-
-    Raises
-    ------
-    Corrupt
-    """
-    try:
-        return {name: [int(one, 16) for one in sums] for name, sums in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise Corrupt(f"{text[:80]!r} says nothing about arrays of a trial") from error
+    def _let_go(self) -> None:
+        if self._arrays is not None:
+            self._arrays.close()
