@@ -15,6 +15,9 @@ from servers import SERVERS, new_store, server
 from datastore_lab import open_store
 from datastore_lab.cache import cached
 from datastore_lab.cache.shelf import Shelf
+from datastore_lab.engines.sql.engine import SQLEngine
+from datastore_lab.errors import EngineError
+from datastore_lab.records import Locks
 from datastore_lab.testing.processes import CONTEXT
 
 PLACES = ["c.h5", "c.zarr", "c.parquets", "c.sqlite", *SERVERS]
@@ -78,19 +81,48 @@ def test_without_locks_each_process_computes(tmp_path):
 
 
 def test_a_waiter_takes_over_from_one_that_is_killed(url, tmp_path):
+    """Three wait for one that is killed: one of them computes within 2 s, and the others get its result."""
     folder = tmp_path / "calls"
     folder.mkdir()
     owner = Children(1, url, 3, str(folder), 600.0)
     owner.await_all()
     (folder / "go").touch()
     cache_jobs.wait_for(lambda: calls(folder))
-    waiter = Children(1, url, 3, str(folder), 0.0)
-    waiter.await_all()
-    time.sleep(0.3)
+    waiters = Children(3, url, 3, str(folder), 0.0)
+    waiters.await_all()
+    time.sleep(1)
     assert len(calls(folder)) == 1
     os.kill(owner.processes[0].pid, signal.SIGKILL)
-    assert waiter.end() == [0]
+    killed = time.monotonic()
+    cache_jobs.wait_for(lambda: len(calls(folder)) > 1)
+    assert time.monotonic() - killed < 2
+    assert waiters.end() == [0] * 3
     assert len(calls(folder)) == 2
+
+
+@pytest.mark.parametrize("name", [*SERVERS, "c.sqlite"])
+def test_locks_of_an_engine(name, tmp_path):
+    address = new_store(server(name)) if name in SERVERS else str(tmp_path / name)
+    with open_store(address) as store:
+        engines = [SQLEngine(address) for _ in range(2)]
+        if name not in SERVERS:
+            assert engines[0].lock("a") is None
+        else:
+            with engines[0].lock("a") as first, engines[1].lock("a") as second, engines[1].lock("b") as third:
+                assert (first, second, third) == (True, False, True)
+            with engines[1].lock("a") as again:
+                assert again
+            with engines[0].lock("a"):
+                engines[0].close()
+                with engines[1].lock("a") as second:
+                    assert not second
+            with engines[1].lock("a") as again:
+                assert again
+        for engine in engines:
+            engine.close()
+            with pytest.raises(EngineError, match="is closed"):
+                engine.lock("a")
+        assert isinstance(store.engine, Locks)
 
 
 def test_threads_and_tasks_compute_a_result_once():

@@ -21,7 +21,8 @@ from datastore_lab.cache import arrays as content
 from datastore_lab.cache import mapped, returned
 from datastore_lab.cache.walk import digest
 from datastore_lab.errors import Corrupt, LabError, NotFound
-from datastore_lab.records import CODEC_STATE, ReadsWhole, Record
+from datastore_lab.records import CODEC_STATE, Record
+from datastore_lab.store.reading import reads_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +145,7 @@ def read(store: Store, key: Key, *, verify: bool = True) -> Stored | None:
 def _load(store: Store, key: Key, *, read_ahead: bool) -> tuple[Record, mapped.File | None]:
     """Read a record; large arrays are mapped where the engine keeps them in one piece."""
     engine, full = store.engine, (*store.prefix, *key)
-    if issubclass(type(engine), ReadsWhole) and (found := engine.read_whole(full)) is not None:  # type: ignore[attr-defined]
+    if reads_whole(engine) and (found := engine.read_whole(full)) is not None:
         return found, None
     return _mapped(store, key, read_ahead=read_ahead) or (store.record(key), None)
 

@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -65,13 +65,18 @@ def _for_reading(*, read_ahead: bool) -> dict[str, Any]:
 
 def spans(engine: Engine, key: Key) -> Mapping[str, Span]:
     """Give the arrays of a record that are worth mapping, by their names."""
-    if not issubclass(type(engine), Maps):  # of its class: what wraps an engine sees every read then
+    if not _maps(engine):
         return {}
     try:
-        found = engine.spans(key)  # type: ignore[attr-defined]
+        found = engine.spans(key)
     except LabError:
         return {}
     return {name: span for name, span in found.items() if _nbytes(span) >= SMALLEST}
+
+
+def _maps(engine: Engine) -> TypeGuard[Maps]:
+    """Ask the class of an engine: what wraps one sees every read then."""
+    return issubclass(type(engine), Maps)
 
 
 def _nbytes(span: Span) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from datastore_lab import units
 from datastore_lab.cache import entries, why
@@ -21,7 +21,7 @@ from datastore_lab.cache.place import Place
 from datastore_lab.cache.turns import Lock, ServerLocks, Turn, file_locks
 from datastore_lab.cache.upkeep import Swept, Upkeep
 from datastore_lab.errors import LabError, NotFound, NotStorable
-from datastore_lab.records import Record
+from datastore_lab.records import Locks, Record
 
 if TYPE_CHECKING:
     from datastore_lab.cache.key import Code
@@ -297,16 +297,9 @@ class Shelf:
         folder = self.place.folder()
         if folder is not None:
             return file_locks(folder / "locks")
-        connect = self._server()
-        return None if connect is None else ServerLocks(connect)
-
-    def _server(self) -> Callable[[], Any] | None:
-        """Give what connects to the database behind the store, where it is one on a server."""
-        if self.place.shared == self.place.address:
+        if self.place.shared == self.place.address or not isinstance(self.store.engine, Locks):
             return None
-        database = getattr(self.store.engine, "_database", None)
-        engine = getattr(database, "_engine", None)
-        return None if engine is None else engine.connect
+        return ServerLocks(lambda: cast("Locks", self.store.engine))
 
 
 def expired(attrs: Mapping[str, Any], ttl: float | None) -> bool:

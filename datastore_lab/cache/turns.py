@@ -15,12 +15,18 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import xxhash
 
+from datastore_lab.errors import LabError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import TracebackType
+
+    from datastore_lab.records import Locks
 
 _POLL = (0.002, 0.1)
 """Seconds between two looks at a lock that another process holds: the first, and the longest."""
@@ -228,49 +234,35 @@ def _lock_byte(handle: int, number: int, *, take: bool) -> bool:
 
 
 class ServerLocks:
-    """Advisory locks of a database server, held by a session of their own, which ends with the process.
+    """Locks of the database that a store lies in.
 
     Parameters
     ----------
-    connect : callable
-        Opens a connection of SQLAlchemy.
+    engine : callable
+        Gives the engine as it is open now.
     """
 
-    def __init__(self, connect: Any) -> None:
-        self._connect = connect
-        self._connection: Any = None
-        self._process = -1
-        self._lock = threading.Lock()
+    def __init__(self, engine: Callable[[], Locks]) -> None:
+        self._engine = engine
+        self._taken: dict[int, AbstractContextManager[bool]] = {}
 
     def acquire(self, number: int) -> bool:
         """Take a lock without waiting; a server that does not answer keeps no results either."""
         try:
-            return bool(self._ask("SELECT pg_try_advisory_lock(:n)", "SELECT GET_LOCK(:name, 0)", number))
-        except Exception:  # (whatever the driver raises; keeping the result will say what is wrong)
+            lock = self._engine().lock(f"cache {number:x}")
+            taken = lock is None or lock.__enter__()
+        except (LabError, OSError):  # (keeping the result will say what is wrong)
             return True
+        if lock is not None and taken:
+            self._taken[number] = lock
+        elif lock is not None:
+            lock.__exit__(None, None, None)
+        return taken
 
     def release(self, number: int) -> None:
-        """Give a lock back; one that was lost with its connection is free already."""
-        with contextlib.suppress(Exception):
-            self._ask("SELECT pg_advisory_unlock(:n)", "SELECT RELEASE_LOCK(:name)", number)
-
-    def _ask(self, postgresql: str, other: str, number: int) -> Any:
-        import sqlalchemy as sa
-
-        with self._lock:
-            if self._connection is None or self._connection.closed or self._process != os.getpid():
-                self._connection = self._connect().execution_options(isolation_level="AUTOCOMMIT")
-                self._process = os.getpid()
-            is_postgresql = self._connection.dialect.name == "postgresql"
-            statement = sa.text(postgresql if is_postgresql else other)
-            given: dict[str, Any] = {"n": number} if is_postgresql else {"name": f"datastore_lab {number:x}"}
-            try:
-                return self._connection.execute(statement, given).scalar()
-            except sa.exc.SQLAlchemyError:
-                self._connection.invalidate()
-                self._connection.close()
-                self._connection = None
-                raise
+        """Give a lock back."""
+        if (lock := self._taken.pop(number, None)) is not None:
+            lock.__exit__(None, None, None)
 
 
 def _forget() -> None:

@@ -216,6 +216,26 @@ class Salvages(Protocol):
         ...
 
 
+@runtime_checkable
+class Locks(Protocol):
+    """An optional capability of an engine on a server: locks that processes on other computers see too."""
+
+    def lock(self, name: str) -> AbstractContextManager[bool] | None:
+        """Take a lock without waiting; the context says whether it was free, and gives it back at its end.
+
+        It also ends with the process that holds it, however that ends, but not with the store. Another
+        process, or another store of this one, that asks for the same name meanwhile gets False; nothing else
+        is kept from doing anything.
+        None stands for a store that has no such locks, as it lies in a file.
+
+        Raises
+        ------
+        EngineError
+            On entering the context, if the server can't be asked.
+        """
+        ...
+
+
 class Codec(Protocol[T]):
     """Turns objects of one family into records and back."""
 

@@ -24,12 +24,12 @@ def read_record(engine: Engine, key: Key) -> Record:
     EngineError
         If a writer in another process replaces the record faster than it can be read.
     """
-    if _reads_whole(engine) and (found := engine.read_whole(key)) is not None:
+    if reads_whole(engine) and (found := engine.read_whole(key)) is not None:
         return found
     return _read_large(engine, key)
 
 
-def _reads_whole(engine: Engine) -> TypeGuard[ReadsWhole]:
+def reads_whole(engine: Engine) -> TypeGuard[ReadsWhole]:
     """Ask its class whether an engine reads records in one step: what wraps one sees every call then."""
     return issubclass(type(engine), ReadsWhole)
 

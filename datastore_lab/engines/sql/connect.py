@@ -229,6 +229,10 @@ class Database:
             _drop(self._writer)
         self._writer = None
 
+    def connection(self) -> sa.Connection:
+        """Give a connection of its own, on which each statement is a transaction."""
+        return self._connect("AUTOCOMMIT")
+
     def _connect(self, isolation: str) -> sa.Connection:
         try:
             connection = self._engine.connect()

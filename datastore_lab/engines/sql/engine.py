@@ -15,6 +15,7 @@ from datastore_lab.engines.sql.append import SQLAppender, empty_record
 from datastore_lab.engines.sql.change import Change
 from datastore_lab.engines.sql.connect import PATIENCE, Database
 from datastore_lab.engines.sql.faults import Again, translated
+from datastore_lab.engines.sql.locks import ServerLocks
 from datastore_lab.engines.sql.lookup import Described, Lookup
 from datastore_lab.errors import (
     Corrupt,
@@ -42,6 +43,7 @@ from datastore_lab.records import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     import sqlalchemy as sa
     from numpy.typing import NDArray
@@ -119,6 +121,7 @@ class SQLEngine:
             patience=max(timeout, PATIENCE),
             durable=check_durability(durability),
         )
+        self._locks = ServerLocks(self._database)
         try:
             self._store = opening.open_store(self._database, mode)
         except BaseException:
@@ -368,6 +371,10 @@ class SQLEngine:
         with self._database.changing() as connection:
             return action(connection)
 
+    def lock(self, name: str) -> AbstractContextManager[bool] | None:
+        self._check_open()
+        return None if self._database.is_sqlite else self._locks.lock(name)
+
     def compact(self) -> int:
         self._refuse_read_only()
         with self._lock:
@@ -382,6 +389,7 @@ class SQLEngine:
             if self._is_quiet():
                 space.give_back(self._database, self._store, self._compact_above)
             self._closed = True
+            self._locks.close()
             self._database.close()
 
     def _is_quiet(self) -> bool:
