@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+import zarr
 
 from datastore_lab import cli, dtypes, open_store
 from datastore_lab.acquire import (
@@ -538,12 +539,18 @@ def test_chunks_of_hdf5_are_compressed_as_asked(tmp_path, compression):
         assert store.verify() == []
 
 
-def test_chunks_of_zarr_have_as_many_rows_as_asked(tmp_path):
-    writer = ZarrWriter(tmp_path / "run.zarr", chunk_size=256)
+@pytest.mark.parametrize("compression", [None, "none", "gzip", "zstd", "blosc"])
+def test_chunks_of_zarr_have_as_many_rows_as_asked(tmp_path, compression):
+    writer = ZarrWriter(tmp_path / "run.zarr", chunk_size=256, compression=compression)
     expected = record_frames(writer)
     finish(writer)
+    array = zarr.open_array(tmp_path / "run.zarr" / "s" / "x", mode="r")
+    assert array.chunks == (256, 4)
+    described = (tmp_path / "run.zarr" / "s" / "x" / "zarr.json").read_text()
+    assert (f'"{compression or "zstd"}"' in described) == (compression != "none")
+    assert np.array_equal(array[:], expected)
     with open_store(tmp_path / "run.zarr", "r") as store:
-        assert store.stat("s").arrays["x"].chunks == (256, 4)
+        assert store.verify() == []
         assert np.array_equal(store.record("s").arrays["x"], expected)
 
 

@@ -37,9 +37,9 @@ class Storage(NamedTuple):
         """
         if self.rows is not None:
             info = info._replace(chunks=(self.rows, *(max(1, length) for length in info.shape[1:])))
-        if info.dtype == dtypes.STRING or (self.packing is None and self.rows is None):
+        if info.dtype == dtypes.STRING or self.packing is None:
             return info  # text of variable length lies apart from its chunk, and can't be packed with it
-        packing = self.packing or Packing()
+        packing = self.packing
         if self.rows is not None:
             row = dtypes.parse(info.dtype).itemsize * math.prod(info.shape[1:])
             packing = packing._replace(chunk=max(_LEAST, self.rows * row))

@@ -13,6 +13,7 @@ from datastore_lab.acquire.chunked import ChunkedArrays
 from datastore_lab.acquire.storage import USUAL, Storage, as_storage
 from datastore_lab.acquire.store_writer import StoreWriter
 from datastore_lab.errors import EngineError, ReadOnly
+from datastore_lab.records import Packing
 from datastore_lab.store import open_store
 
 __all__ = [
@@ -49,6 +50,8 @@ def HDF5Writer(  # noqa: N802 (the name that users know)
         Samples that lie together; about 1 MB if it is left out.
     """
     storage = as_storage(chunk_size, compression, compression_level, shuffle)
+    if chunk_size is not None and storage.packing is None:
+        storage = storage._replace(packing=Packing())
     return file_writer(path, {".h5", ".hdf5", ".hdf", ".nc"}, storage)
 
 
