@@ -164,6 +164,7 @@ DEVICES = Registry(
         "mqtt": Plugin("datastore_lab.acquire.devices.mqtt:from_mqtt", "mqtt"),
         "lsl": Plugin("datastore_lab.acquire.devices.lsl:from_lsl", "lsl"),
         "epics": Plugin("datastore_lab.acquire.devices.epics:from_epics", "epics"),
+        "basler": Plugin("datastore_lab.acquire.devices.basler:BaslerCamera", "basler"),
         "simulated-camera": Plugin("datastore_lab.acquire.devices.camera:SimulatedCamera"),
         "simulated-daq": Plugin("datastore_lab.acquire.devices.daq:SimulatedDAQ"),
         "simulated-laser": Plugin("datastore_lab.acquire.devices.optics:SimulatedLaser"),

@@ -315,6 +315,7 @@ def test_a_driver_of_another_distribution_is_found_and_a_broken_one_breaks_nothi
         ("paho.mqtt.client", "mqtt", lambda devices: devices.from_mqtt("localhost", "x")),
         ("pylsl", "lsl", lambda devices: devices.from_lsl("EEG")),
         ("caproto.threading.client", "epics", lambda devices: devices.from_epics("LAB:X")),
+        ("pypylon.pylon", "basler", lambda devices: devices.BaslerCamera()),
         ("pyvisa", "visa", lambda devices: devices.from_visa("GPIB::1::INSTR", "X?", 1)),
     ],
 )

@@ -158,6 +158,7 @@ def test_every_extra_has_its_code():
         "mqtt",
         "lsl",
         "epics",
+        "basler",
         "devices",
         "test",
         "bench",

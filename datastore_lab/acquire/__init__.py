@@ -8,6 +8,7 @@ import types
 from typing import Any
 
 _DEVICES = (
+    "BaslerCamera",
     "FileReplay",
     "HostMonitor",
     "SimulatedCamera",

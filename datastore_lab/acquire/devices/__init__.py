@@ -13,6 +13,7 @@ _HOMES = {
     "SimulatedPowerMeter": "optics",
     "Faults": "faults",
     "FileReplay": "replay",
+    "BaslerCamera": "basler",
     "from_epics": "epics",
     "from_lsl": "lsl",
     "from_mqtt": "mqtt",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 from datastore_lab.errors import MissingExtra
@@ -17,7 +18,10 @@ def need(module: str, extra: str) -> Any:
         With the command that installs it.
     """
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            # modules made by SWIG abort the interpreter where their own deprecations are made errors
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # the library is there, and lacks something itself

@@ -142,8 +142,8 @@ class Feed:
             self._ended = True
             self._news.notify_all()
 
-    def read(self, timeout: float) -> Block | None:
-        """Wait at most `timeout` seconds for samples.
+    def read(self, timeout: float, most: int | None = None) -> Block | None:
+        """Wait at most `timeout` seconds for samples; `most` are given of those that came one by one.
 
         Raises
         ------
@@ -156,7 +156,7 @@ class Feed:
                 return None
             if not self._arrived and self._failure is not None:
                 raise self._failure
-            taken = self._take()
+            taken = self._take(self._block if most is None else most)
         return join_blocks(self._spec, taken) if taken else None
 
     def close(self) -> bool:
@@ -178,10 +178,10 @@ class Feed:
     def _something(self) -> bool:
         return bool(self._arrived) or self._failure is not None or self._ended or self.closed.is_set()
 
-    def _take(self) -> list[Block]:
+    def _take(self, most: int) -> list[Block]:
         taken: list[Block] = []
         count = 0
-        while self._arrived and count < self._block:
+        while self._arrived and count < most:
             if taken and self._arrived[0].first != taken[-1].first + len(taken[-1].time):
                 break  # a block holds consecutive samples: what was lost lies between two blocks
             taken.append(self._arrived.popleft())

@@ -73,10 +73,10 @@ class SourceDevice:
                 connection.__enter__()
             self._feed, self._connection = feed, connection
 
-    def read(self, timeout: float) -> Block | None:
-        """Wait at most `timeout` seconds for the next samples; None if there are none yet."""
+    def read(self, timeout: float, most: int | None = None) -> Block | None:
+        """Wait at most `timeout` seconds for the next samples, at most `most`; None if there are none."""
         feed = self._feed
-        return None if feed is None else feed.read(timeout)
+        return None if feed is None else feed.read(timeout, most)
 
     def stop(self) -> None:
         """Close the connection; returns within about a second, also if the device hangs."""

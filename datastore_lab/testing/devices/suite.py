@@ -16,7 +16,7 @@ from datastore_lab.errors import DeviceFailed
 from datastore_lab.store import open_store
 from datastore_lab.testing.devices.checks import check_description, check_device
 
-QUICK = 2.0
+QUICK = 3.0
 """Seconds within which a device stops, whatever it does."""
 
 
@@ -67,7 +67,7 @@ class DeviceConformance:
                 began = time.monotonic()
                 device.read(timeout)
                 taken = time.monotonic() - began
-                assert taken < timeout + 0.7, f"{device.name}: read({timeout}) took {taken:.2f} s"
+                assert taken < timeout + 1.5, f"{device.name}: read({timeout}) took {taken:.2f} s"
         finally:
             device.stop()
 
