@@ -280,6 +280,16 @@ def test_a_disk_too_full_for_the_ring_is_an_error_and_leaves_nothing(path, monke
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_ring_where_the_system_cannot_reserve_space(path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    ring = RingBuffer(SPEC, samples=200_000, path=path)
+    ring.push(block(0, 150_000))
+    with RingReader(path) as reader:
+        assert check(reader.latest(10)) == list(range(149_990, 150_000))
+    assert path.stat().st_blocks * 512 >= ring.nbytes
+    ring.close()
+
+
 def test_the_policies_work_in_a_file_as_in_memory(ring):
     cursor = ring.cursor("grow")
     for _ in range(10):

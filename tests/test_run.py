@@ -27,7 +27,7 @@ from datastore_lab.errors import (
 from datastore_lab.records import Block, Stat
 from datastore_lab.testing.devices import Faulty
 
-SUFFIXES = ["h5", "zarr", "arrow"]
+SUFFIXES = ["h5", "zarr", "arrow", "parquet", "csv"]
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, "all"])
@@ -277,7 +277,10 @@ else:
 """
 
 
-@pytest.mark.parametrize(("suffix", "limit"), [("h5", 9_000_000), ("zarr", 400_000), ("arrow", 9_000_000)])
+@pytest.mark.parametrize(
+    ("suffix", "limit"),
+    [("h5", 9_000_000), ("zarr", 400_000), ("arrow", 9_000_000), ("parquet", 9_000_000), ("csv", 9_000_000)],
+)
 def test_a_full_disk_ends_the_run_and_nothing_flushed_is_lost(tmp_path, suffix, limit):
     """No file may grow beyond the limit, and 27 MB come per second."""
     path = tmp_path / f"full.{suffix}"
@@ -343,7 +346,7 @@ def kill(tmp_path, lines):
 
 
 def test_kill_9_in_the_middle_leaves_everything_flushed(tmp_path):
-    kill(tmp_path, 12)
+    kill(tmp_path, 3)
 
 
 @pytest.mark.slow
@@ -354,7 +357,7 @@ def test_kill_9_at_many_moments(tmp_path, faults):
         place = tmp_path / str(moment)
         place.mkdir()
         kill(place, moment)
-    faults.tried("a run into HDF5, Zarr and Arrow", "kill -9 of the recording process", times)
+    faults.tried("a run into all formats", "kill -9 of the recording process", times)
 
 
 INTERRUPTED = """

@@ -318,6 +318,36 @@ def test_a_run_as_toml_describes_it(tmp_path):
     assert parameters["overflow"] == {"policy": "grow"}
 
 
+def test_each_writer_is_told_what_it_knows(tmp_path):
+    import h5py
+
+    storage = {
+        "format": "both",
+        "output_path": str(tmp_path / "run"),
+        "compression": "gzip",
+        "chunk_size": 500,
+    }
+    counter = Counter(1000)
+    with acquire(counter, config={"storage": {**storage, "compression_level": 2}}):
+        assert counter.done.wait(30)
+    with h5py.File(tmp_path / "run.h5") as file:
+        assert file["counter/n"].chunks == (500, 4)
+        assert (file["counter/n"].compression, file["counter/n"].compression_opts) == ("gzip", 2)
+    for suffix in ("h5", "arrow"):
+        with open_store(tmp_path / f"run.{suffix}", "r") as store:
+            assert check_account(store)[0] == list(range(1000))
+
+
+def test_a_compression_that_nobody_can_do_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"compression='gzip' is not known to what writes .*run\.csv"):
+        acquire(
+            Counter(), config={"storage": {"output_path": str(tmp_path / "run.csv"), "compression": "gzip"}}
+        )
+    assert list(tmp_path.iterdir()) == []
+    config = {"storage": {"output_path": str(tmp_path / "run.csv"), "compression": "none"}}
+    acquire(Counter(), config=config).stop()
+
+
 def test_what_is_given_to_acquire_takes_precedence(tmp_path):
     said = {
         "storage": {"output_path": str(tmp_path / "no.h5")},

@@ -12,6 +12,7 @@ from datastore_lab.acquire import documents
 from datastore_lab.acquire.alarms import check_alarms
 from datastore_lab.acquire.config import RunConfig, read_config
 from datastore_lab.acquire.devices.duck import as_device
+from datastore_lab.acquire.options import share_out
 from datastore_lab.acquire.plan import Plan
 from datastore_lab.acquire.policies import check_policy
 from datastore_lab.acquire.run import PATIENCE, Run
@@ -124,7 +125,8 @@ def acquire(
     streams = [Stream(device, _size(size, device.name, len(made)), patience) for device in made]
     check_alarms(alarms, streams)
     _limit(streams, until)
-    targets = [Target(place, interval, said.options) for place in places]
+    targets = [Target(place, interval) for place in places]
+    _tell(said.options, [target for target in targets if target.is_path])
     seconds = None if duration is None else units.parse_duration(duration)
     parameters = {
         "ring": dict(size) if isinstance(size, Mapping) else size,
@@ -156,6 +158,14 @@ def _overflow(asked: str | Mapping[str, Any]) -> dict[str, Any]:
     if unknown := given.keys() - {"policy", "timeout", "limit", "folder"}:
         raise ValueError(f"overflow has no {sorted(unknown)[0]!r}; there are policy, timeout, limit, folder")
     return {"timeout": PATIENCE, **given} if given["policy"] == "block" else given
+
+
+def _tell(options: Mapping[str, Any], targets: Sequence[Target]) -> None:
+    """Tell the writers of paths what the configuration says of them."""
+    if options:
+        writers = [(target.label, target.factory()) for target in targets]
+        for target, share in zip(targets, share_out(options, writers), strict=True):
+            target.options = share
 
 
 def _size(ring: float | str | Mapping[str, Any], name: str, devices: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import os
 import secrets
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import xxhash
@@ -37,6 +37,7 @@ _FIXED = struct.Struct(
 )  # magic, version, bytes of the description, file, samples, process, its start
 _SUM = struct.Struct("<Q")
 _PAGE = 4096
+_PIECE = 1 << 20
 _WORDS = 8
 _HEAD, _TAIL, _CLOSED, _EXPECTED, _JUMPS = range(5)
 JUMPS = 4096
@@ -153,8 +154,7 @@ def create(
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb+") as file:
-            # a file with holes would end the process with a signal once the disk is full
-            os.posix_fallocate(file.fileno(), 0, plan.size)
+            _reserve(file, plan.size)
             os.pwrite(file.fileno(), fixed + _SUM.pack(xxhash.xxh3_64_intdigest(fixed)), 0)
             memory = mmap.mmap(file.fileno(), plan.size)
         temporary.replace(place)
@@ -166,6 +166,16 @@ def create(
             key=str(path),
         ) from error
     return _mapped(memory, plan, layout, samples, own)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the space now: a file with holes would end the process with a signal once the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for at in range(0, size, _PIECE):
+        file.write(bytes(min(_PIECE, size - at)))
+    file.flush()
 
 
 def attach(path: str | os.PathLike[str]) -> tuple[Stat, Header, columns.Columns, int]:

@@ -47,13 +47,16 @@ class Target:
         A path is opened when the run starts; its suffix chooses the writer. A callable gets documents.
     flush_interval : float
         Seconds.
-    options : mapping of str to value, optional
-        What the writer of a path is to be told, such as its compression.
+
+    Attributes
+    ----------
+    options : dict
+        What the writer of a path is told, such as its compression.
     """
 
-    def __init__(self, place: Any, flush_interval: float, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, place: Any, flush_interval: float) -> None:
         self.place = place
-        self._options = dict(options or {})
+        self.options: dict[str, Any] = {}
         self._kind = _writer_name(place)
         self.label = str(place) if self._kind else _store_label(place) or repr(place)
         self._interval = flush_interval
@@ -68,11 +71,21 @@ class Target:
         self.failed = False
         self._start: Mapping[str, Any] = {}
 
+    @property
+    def is_path(self) -> bool:
+        """Whether it is a path, whose writer is chosen and opened here."""
+        return self._kind is not None
+
+    def factory(self) -> Callable[..., Writer]:
+        """Give what makes the writer of a path."""
+        factory: Callable[..., Writer] = WRITERS.load(str(self._kind))
+        return factory
+
     def open(self) -> None:
         """Open the writer; nothing is written yet."""
         self.failed = False  # a start that failed may be tried again
         if self._kind is not None:
-            self._writer = WRITERS.load(self._kind)(self.place, **self._options)
+            self._writer = self.factory()(self.place, **self.options)
         elif isinstance(self.place, Store):
             self._writer = StoreWriter(self.place)
         else:
