@@ -123,7 +123,9 @@ class Cursor:
         """
         with self._reading:
             self._raise_fault()
-            return self._take(max_samples) if self._ready(max_samples, timeout) else None
+            with self._core.lock:
+                ready = self._ready(max_samples, timeout)
+            return self._take(max_samples) if ready else None
 
     def view(self, max_samples: int | None = None, timeout: float | None = 0.0) -> View:
         """Look at the oldest samples that were not read yet where they lie, without a copy.
@@ -149,9 +151,9 @@ class Cursor:
         """
         with self._reading:
             self._raise_fault()
-            if not self._ready(max_samples, timeout):
-                return View(None, None, 0)
             with self._core.lock:
+                if not self._ready(max_samples, timeout):
+                    return View(None, None, 0)
                 if not self._keeps():
                     return self._look(max_samples)
             return View(None, self._take_kept(max_samples), 0)  # a copy already: nobody overwrites it
@@ -226,28 +228,28 @@ class Cursor:
 
     def _count(self) -> Counts:
         head = self._core.head if self._end is None else self._end
-        kept = 0 if self._backlog is None else self._backlog.samples
-        return Counts(head - self._begin, self._delivered, self._lost, head - self.position + kept)
+        return Counts(head - self._begin, self._delivered, self._lost, self._pending())
+
+    def _pending(self) -> int:
+        head = self._core.head if self._end is None else self._end
+        return head - self.position + (0 if self._backlog is None else self._backlog.samples)
 
     def _keeps(self) -> bool:
         return self._backlog is not None and self._backlog.samples > 0
 
     def _ready(self, max_samples: int | None, timeout: float | None) -> bool:
-        """Wait for samples; says whether there are any."""
+        """Wait for samples; says whether there are any. The caller holds the lock."""
         if max_samples is not None and max_samples < 1:
             raise ValueError(f"max_samples must be at least 1, not {max_samples}")
         if self._view is not None:
             raise _view_is_open()
-        core = self._core
-        with core.lock:
-            if self._count().pending == 0 and timeout != 0 and not self.closed:
-                core.signals.wait_samples(
-                    lambda: self._count().pending or core.closed or self.closed, timeout
-                )
-            pending = not self.closed and self._count().pending > 0
-            if core.fault is not None and not pending and not self.closed:
-                raise core.fault
-            return pending
+        core, pending = self._core, self._pending()
+        if not pending and timeout != 0 and not self.closed:
+            core.signals.wait_samples(lambda: self._pending() or core.closed or self.closed, timeout)
+            pending = self._pending()
+        if core.fault is not None and not pending and not self.closed:
+            raise core.fault
+        return not self.closed and pending > 0
 
     def _raise_fault(self) -> None:
         if self.fault is None:
