@@ -403,7 +403,9 @@ def test_two_processes_run_a_cell_once(tmp_path):
     shown = [process.communicate(timeout=200)[0] for process in both]
     assert all(process.returncode == 0 for process in both)
     assert (tmp_path / "runs.txt").read_text() == "x"
-    assert {text.split()[0] for text in shown} == {"✓", "●"}
+    (runner,) = (process for process, text in zip(both, shown, strict=True) if text.startswith("●"))
+    (waiter,) = (text for text in shown if "✓" in text)
+    assert waiter.startswith(f"… waiting for process {runner.pid}, which runs this cell\n✓ cached")
 
 
 # -- commands ---------------------------------------------------------------------------------------

@@ -179,6 +179,24 @@ def test_a_result_that_asks_for_itself_does_not_wait_for_itself(tmp_path):
     assert deep == [1, 1, 1]
 
 
+def test_a_thread_that_waits_says_so(tmp_path):
+    told, shelf, entered = [], Shelf(tmp_path / "c.h5"), threading.Event()
+
+    def wait():
+        with shelf.turn("f", "k", told.append) as turn:
+            assert turn.waited
+        entered.set()
+
+    with shelf.turn("f", "k", told.append):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        cache_jobs.wait_for(lambda: told)
+        assert not entered.is_set()
+    thread.join()
+    assert told == ["another thread of this program"]
+    assert entered.is_set()
+
+
 def test_a_forked_child_has_no_turns_of_its_parent(tmp_path):
     shelf = Shelf(tmp_path / "c.h5")
     with shelf.turn("f", "k"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from datastore_lab import units
@@ -200,11 +200,18 @@ class Shelf:
             return False
         return "checksum" in attrs and not expired(attrs, ttl)
 
-    def turn(self, owner: str, key: str) -> Turn:
-        """Give the right to compute an entry, for ``with`` and ``async with``; then look again."""
+    def turn(self, owner: str, key: str, tell: Callable[[str], None] | None = None) -> Turn:
+        """Give the right to compute an entry, for ``with`` and ``async with``; then look again.
+
+        Parameters
+        ----------
+        owner, key : str
+        tell : callable, optional
+            Is told who is waited for.
+        """
         if self._lock and self._locks is None:
             self._locks = self._make_locks()
-        return Turn(self.place.shared, f"{owner}\0{key}", self._locks if self._lock else None)
+        return Turn(self.place.shared, f"{owner}\0{key}", self._locks if self._lock else None, tell)
 
     # -- all entries ----------------------------------------------------------------------------------
 

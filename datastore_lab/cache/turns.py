@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import struct
 import sys
 import threading
 import time
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 _POLL = (0.002, 0.1)
 """Seconds between two looks at a lock that another process holds: the first, and the longest."""
+
+_MOMENT = 0.2
+"""Seconds of waiting that nobody needs to be told of."""
 
 _BYTES = 2**31 - 2 if sys.platform == "win32" else 2**62
 """How many locks a file has: their numbers never meet by chance, and if they do, one waits for nothing."""
@@ -52,6 +56,10 @@ class Lock(Protocol):
         """Give a lock back."""
         ...
 
+    def holder(self, number: int) -> str:
+        """Name who holds a lock that could not be taken, for people."""
+        ...
+
 
 class Turn:
     """The right to compute one result, as a context manager, also of ``async with``.
@@ -66,6 +74,8 @@ class Turn:
         The result there.
     lock : Lock, optional
         What other processes see.
+    tell : callable, optional
+        Is told who is waited for, once, if that takes longer than a moment.
 
     Attributes
     ----------
@@ -73,32 +83,48 @@ class Turn:
         Whether somebody else had the turn before: the result may be there now.
     """
 
-    def __init__(self, place: str, name: str, lock: Lock | None = None) -> None:
-        self._name, self._lock = (place, name), lock
+    def __init__(
+        self, place: str, name: str, lock: Lock | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
+        self._name, self._lock, self._tell = (place, name), lock, tell
         self._number = xxhash.xxh3_64_intdigest(f"{place}\0{name}".encode("utf-8", "surrogatepass")) % _BYTES
         self._mine: threading.Event | None = None
         self._token: contextvars.Token[frozenset[tuple[str, str]]] | None = None
         self.waited = False
 
     def __enter__(self) -> Turn:
-        while (other := self._enter()) is not None:
-            other.wait()
-        pause = _POLL[0]
         try:
-            while not self._locked():
-                time.sleep(pause)
-                pause = min(2 * pause, _POLL[1])
+            while (other := self._enter()) is not None:
+                if not other.wait(_MOMENT):
+                    self._say("another thread of this program")
+                    other.wait()
+            self._wait_for_others()
         except BaseException:
             self._leave()
             raise
         return self
 
+    def _wait_for_others(self) -> None:
+        begin, pause = time.monotonic(), _POLL[0]
+        while not self._locked():
+            if self._lock is not None and time.monotonic() - begin > _MOMENT:
+                self._say(self._lock.holder(self._number))
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL[1])
+
+    def _say(self, who: str) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(who)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._mine is not None and self._lock is not None:
-            self._lock.release(self._number)
-        self._leave()
+        try:
+            if self._mine is not None and self._lock is not None:
+                self._lock.release(self._number)
+        finally:
+            self._leave()
 
     async def __aenter__(self) -> Turn:
         pause = _POLL[0]
@@ -186,6 +212,12 @@ class FileLocks:
             if self._handle >= 0 and self._process == os.getpid():
                 _lock_byte(self._handle, number, take=False)
 
+    def holder(self, number: int) -> str:
+        """Name the process that holds a lock, where the operating system says it."""
+        with self._lock:
+            process = _holder(self._handle, number)
+        return "another process" if process is None else f"process {process}"
+
     def _open(self) -> None:
         if self._handle >= 0 and self._process == os.getpid() and self._is_there():
             return
@@ -233,6 +265,29 @@ def _lock_byte(handle: int, number: int, *, take: bool) -> bool:
     return True
 
 
+def _holder(handle: int, number: int) -> int | None:
+    """Give the process that holds the lock on a byte, as ``F_GETLK`` tells it; None if it does not."""
+    form, order = _FLOCK.get(sys.platform, ("", ()))
+    if not form:
+        return None
+    import fcntl
+
+    asked = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": number, "length": 1, "process": 0}
+    try:
+        found = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(form, *(asked[name] for name in order)))
+    except OSError:
+        return None
+    told = dict(zip(order, struct.unpack(form, found), strict=True))
+    return int(told["process"]) if told["type"] != fcntl.F_UNLCK and told["process"] > 0 else None
+
+
+_FLOCK: dict[str, tuple[str, tuple[str, ...]]] = {
+    "linux": ("@hhqqi4x", ("type", "whence", "start", "length", "process")),
+    "darwin": ("@qqihh", ("start", "length", "process", "type", "whence")),
+}
+"""How the ``struct flock`` of fcntl(2) lies in memory, on computers with 64 bits."""
+
+
 class ServerLocks:
     """Locks of the database that a store lies in.
 
@@ -263,6 +318,11 @@ class ServerLocks:
         """Give a lock back."""
         if (lock := self._taken.pop(number, None)) is not None:
             lock.__exit__(None, None, None)
+
+    def holder(self, number: int) -> str:
+        """Say that it is somebody else: their computer may be any."""
+        del number
+        return "another session of the database"
 
 
 def _forget() -> None:

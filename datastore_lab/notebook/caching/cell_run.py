@@ -49,9 +49,12 @@ class CellRun:
         elif key is None:
             run(self.shell, self.prepared.body, self.prepared.text)
         elif not self._hit(key):
-            with self.shelf.turn(key.owner, key.key) as turn:
+            with self.shelf.turn(key.owner, key.key, self._waits) as turn:
                 if not turn.waited or not self._hit(key):
                     self._compute(key)
+
+    def _waits(self, who: str) -> None:
+        self._say(f"… waiting for {who}, which runs this cell")
 
     # -- looking up -----------------------------------------------------------------------------------
 
