@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastore_lab import buffer_size, open_store, recommend, run_name
-from datastore_lab.errors import AlreadyExists, LabError, NotFound
+from datastore_lab.errors import AlreadyExists, NotFound
 from datastore_lab.formats import data_rate, disk_space, format_names, format_table, format_traits
 from datastore_lab.formats.grid import Grid
-from datastore_lab.records import Appends, ArrayInfo, Stat
+from datastore_lab.records import ArrayInfo, Stat
 
 WHEN = datetime(2026, 1, 25, 14, 32, 45)  # noqa: DTZ001 (local time, as a user gives it)
 
@@ -413,35 +413,6 @@ def test_the_table_has_every_format_and_is_the_one_of_the_guide():
     assert table.to_markdown() in guide, "docs/guide.md: put in format_table().to_markdown()"
     assert repr(table).splitlines()[0].startswith("Format")
     assert table._repr_html_().count("<tr>") == len(table.rows) + 1
-
-
-@pytest.mark.parametrize("name", ["hdf5", "zarr", "arrow", "parquet", "sqlite"])
-def test_what_an_engine_declares_is_true(name, tmp_path):
-    traits, suffix = format_traits(name), {"hdf5": "h5"}.get(name, name)
-    zeros = np.zeros((4, 5, 50, 100))
-    info = ArrayInfo("<f8", (0, *zeros.shape[1:]), ("t", "z", "y", "x"), 0, None)
-    with open_store(tmp_path / f"lab.{suffix}") as store:
-        assert isinstance(store.engine, Appends) == traits.appends
-        appender = store.append("stream", Stat("stream", {"x": info}, {"rate": 1.0}))
-        appender.extend({"x": zeros})
-        appender.close({"unit": "V"})
-        assert _nests(store) == traits.hierarchical
-    with open_store(tmp_path / f"lab.{suffix}", "r") as store:
-        stat = store.stat("stream")
-        assert (stat.arrays["x"].shape == zeros.shape) == traits.n_dimensional
-        described = stat.arrays["x"].dtype == "<f8" and stat.arrays["x"].dims == info.dims
-        assert (described and stat.meta["unit"] == "V") == traits.self_describing
-    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-    assert traits.compresses or size >= zeros.nbytes
-    assert name != "zarr" or size < zeros.nbytes / 10
-
-
-def _nests(store):
-    try:
-        store["a/b/c"] = 1
-    except LabError:
-        return False
-    return list(store.children("a/b")) == ["c"]
 
 
 def test_an_unknown_format_is_named():

@@ -161,7 +161,8 @@ class Traits(NamedTuple):
         The shape of what it holds, in two or three words.
     compresses, appends, hierarchical, n_dimensional, self_describing : bool
     parallel_write, cloud : bool
-        Several processes may write one store at once; fit for object storage.
+        Several processes may write one store at once, where a file holds one stream each its own; fit for
+        object storage.
     opens_in : tuple of str
         Programs and libraries that read it without this package.
     """

@@ -71,7 +71,7 @@ class ArrowEngine(StreamsEngine):
         hierarchical=False,
         n_dimensional=True,
         self_describing=True,
-        parallel_write=False,
+        parallel_write=True,
         cloud=False,
         opens_in=("pyarrow", "pandas", "Polars", "R (by the format)"),
     )

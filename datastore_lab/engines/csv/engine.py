@@ -64,7 +64,7 @@ class CSVEngine(TextEngine):
         hierarchical=False,
         n_dimensional=False,
         self_describing=False,
-        parallel_write=False,
+        parallel_write=True,
         cloud=True,
         opens_in=("Excel", "pandas", "Polars", "MATLAB", "Origin", "Igor", "R", "text editors"),
     )

@@ -73,7 +73,7 @@ class ParquetFileEngine(StreamsEngine):
         hierarchical=False,
         n_dimensional=True,
         self_describing=True,
-        parallel_write=False,
+        parallel_write=True,
         cloud=True,
         opens_in=("pandas", "Polars", "pyarrow", "DuckDB", "R (by the format)", "Spark (by the format)"),
     )
