@@ -9,7 +9,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import acquiring, caching, cells, items, ring, storing
+from benchmarks import acquiring, caching, cells, items, recording, ring, storing
 from benchmarks.harness import HEAD
 
 GROUPS = {
@@ -19,6 +19,7 @@ GROUPS = {
     "cells": cells.benches,
     "ring": ring.benches,
     "acquire": acquiring.benches,
+    "record": recording.benches,
 }
 PACKAGES = ("numpy", "h5py", "zarr", "pyarrow", "xarray", "pandas", "joblib")
 

@@ -26,12 +26,14 @@ class Bench:
     name : str
     contestants : dict of str to callable
         Each takes a fresh folder and does the task once; it may return a float, the seconds that count,
-        where not all of what it does is to count.
+        where not all of what it does is to count, or an int, the bytes that it has written.
     amount : float
         How much one call moves, in `unit`; figures are amounts per second.
     unit : str
     touch : int
         Bytes to write and remove before each timing.
+    check : callable, optional
+        Called with a label and its folder after each timing, to see what is there.
     """
 
     name: str
@@ -39,7 +41,9 @@ class Bench:
     amount: float
     unit: str
     touch: int = 0
+    check: Callable[[str, Path], None] | None = None
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def run(self, folder: Path, rounds: int) -> None:
         """Run all contestants in turn, the order turned round each time."""
@@ -57,6 +61,10 @@ class Bench:
         start = time.perf_counter()
         own = self.contestants[label](place)
         seconds = own if isinstance(own, float) else time.perf_counter() - start
+        if isinstance(own, int):
+            self.sizes[label] = own
+        if self.check is not None:
+            self.check(label, place)
         shutil.rmtree(place)
         return seconds
 
@@ -69,7 +77,8 @@ class Bench:
             spread = (max(theirs) - min(theirs)) / statistics.median(theirs)
             figure = _figure(self.amount / statistics.median(theirs))
             compared = "" if theirs is ours else f"{ratio:.2f} ×"
-            lines.append(f"| {self.name} | {label} | {figure} {self.unit}/s | {compared} | {spread:.0%} |")
+            shown = f"{label}, {self.sizes[label] / self.touch:.1%} of raw" if label in self.sizes else label
+            lines.append(f"| {self.name} | {shown} | {figure} {self.unit}/s | {compared} | {spread:.0%} |")
         return lines
 
 

@@ -71,6 +71,7 @@ class Chunked:
     def __init__(self, name: str, dtype: np.dtype[Any], chunk: tuple[int, ...], packing: Packing) -> None:
         self.each, self.rows, self.flushed = chunk[0], 0, 0
         self._name, self._dtype, self._native = name, dtype, types.plain(types.carrier(dtype)[0])
+        self._is_plain = dtype == self._native and dtype.kind in _NUMBERS
         self._shape, self._packing = chunk, packing
         self._tail: NDArray[Any] | None = None
         self._ready: dict[int, Future[_Chunk]] = {}
@@ -80,9 +81,9 @@ class Chunked:
     def fit(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Give rows as they lie in the file; they may still be the caller's."""
         own = rows if rows.dtype == self._dtype else dtypes.fit(rows, self._dtype, self._name)
-        if own.dtype.kind not in _NUMBERS:
-            own = np.ascontiguousarray(own)
-        return types.convert(own, self._dtype, self._native)
+        if self._is_plain:
+            return own
+        return types.convert(np.ascontiguousarray(own), self._dtype, self._native)
 
     def add(self, rows: NDArray[Any]) -> None:
         """Copy rows; chunks that are full are summed and packed from now on."""
