@@ -6,6 +6,7 @@ import os
 
 os.environ["PYLON_CAMEMU"] = "2"  # before pypylon is loaded
 
+import signal
 import time
 from types import SimpleNamespace
 
@@ -121,6 +122,23 @@ def test_numbers_of_cameras_may_begin_anywhere_wrap_and_be_missing():
     numbers = _Numbers()
     unknown = [SimpleNamespace(BlockID=2**64 - 1, ImageNumber=own) for own in (1, 2, 4)]
     assert [numbers.of(result) for result in unknown] == [0, 1, 3]
+
+
+def test_signals_of_the_program_stay_its_own():
+    camera = TestTriggered.make()
+    camera.grab_frame()
+    camera.stop()
+    heard = []
+    before = signal.signal(signal.SIGALRM, lambda *_: heard.append("pylon"))
+    try:
+        for _ in range(2):
+            camera.start()
+            time.sleep(0.3)
+            assert camera.grab_frame().shape == (48, 64)
+            camera.stop()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert heard == []
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,19 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(module, extra
         make(devices)
 
 
+def test_a_device_that_still_runs_at_the_end_of_a_process_is_stopped():
+    code = (
+        "from datastore_lab.acquire import from_function\n"
+        "def source():\n    try:\n        while True:\n            yield 1.0\n"
+        "    finally:\n        print('closed', flush=True)\n"
+        "device = from_function(source, rate=100)\ndevice.start()\ndevice.read(5)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "closed"
+
+
 def test_adapters_load_no_library_before_they_are_made():
     names = ("pyvisa", "serial", "paho", "pylsl", "caproto", "pypylon", "ophyd", "ophyd_async", "bluesky")
     code = (

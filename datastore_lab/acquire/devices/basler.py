@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 _ADVICE = "check its cable, power and serial number, and that no other program uses it"
 _BUFFERS = 32
-_LOOK_MS = 100
+_LOOK = 0.002
+"""Seconds between two looks. pylon's own waiting ends by the signal SIGALRM, which belongs to the program."""
+
 _GRAB = 2.0
 """Seconds that a single frame may take beyond its exposure and period."""
 
@@ -121,7 +124,22 @@ class BaslerCamera:
         with self._lock:
             if self._camera is None:
                 raise DeviceFailed(f"{self.name} does not run; start it before trigger()", key=self.name)
+            self._await_ready(self._camera)
             self._camera.ExecuteSoftwareTrigger()
+
+    def _await_ready(self, camera: Any) -> None:
+        """Wait until a trigger would be heard: one that comes too early is lost without a word."""
+        waited = _GRAB + (self.exposure_ms or 0.0) / 1000
+        ends = time.monotonic() + waited
+        while camera.CanWaitForFrameTriggerReady() and not camera.WaitForFrameTriggerReady(
+            0, self._pylon.TimeoutHandling_Return
+        ):
+            if time.monotonic() > ends:
+                raise DeviceFailed(
+                    f"{self.name} was not ready for a trigger within {waited:.3g} s; trigger again",
+                    key=self.name,
+                )
+            time.sleep(_LOOK)
 
     def grab_frame(self) -> NDArray[Any]:
         """Take one frame and return it; starts the camera if it does not run.
@@ -246,8 +264,9 @@ class BaslerCamera:
         while not feed.closed.is_set():
             if not camera.IsGrabbing():
                 raise ConnectionError("the camera was closed, or is gone")
-            result = camera.RetrieveResult(_LOOK_MS, self._pylon.TimeoutHandling_Return)
+            result = camera.RetrieveResult(0, self._pylon.TimeoutHandling_Return)
             if not result or not result.IsValid():
+                feed.closed.wait(_LOOK)
                 continue
             try:
                 number = numbers.of(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -72,6 +73,7 @@ class SourceDevice:
                 connection = self._connect(feed)
                 connection.__enter__()
             self._feed, self._connection = feed, connection
+            atexit.register(self.stop)  # a thread inside a vendor's library may abort a process that ends
 
     def read(self, timeout: float, most: int | None = None) -> Block | None:
         """Wait at most `timeout` seconds for the next samples, at most `most`; None if there are none."""
@@ -84,6 +86,7 @@ class SourceDevice:
             connection, self._connection = self._connection, None
             if connection is None or self._feed is None:
                 return
+            atexit.unregister(self.stop)
             self._feed.close()
             with self._explained("can't be stopped"):
                 connection.__exit__(None, None, None)
