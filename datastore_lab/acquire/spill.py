@@ -1,7 +1,7 @@
 """A file for what a consumer has not read yet: frames with checksums, one after the other.
 
 A file begins with the text ``LABSPILL``, the version, and the description of the stream as JSON. Each frame
-has a head (a magic number, the sequence number of its first sample, the number of samples, bytes, the sum of
+has a head (a magic text, the sequence number of its first sample, the number of samples, bytes, the sum of
 these bytes, and one of the head itself) and then the samples, column after column. Nothing is ever written
 over a frame that is still to be read: after a crash everything before the torn end can be read.
 """
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _MAGIC, _VERSION = b"LABSPILL", 1
 _FILE_HEAD = struct.Struct("<8sIIQ")  # magic, version, bytes of the description, their checksum
-_FRAME = struct.Struct("<4xIqqQQ")  # magic number, first, samples, bytes, their checksum
-_FRAME_MAGIC = 0x4C4D5246
+_FRAME = struct.Struct("<8sqqQQ")  # magic, first, samples, bytes, their checksum
+_FRAME_MAGIC = b"LABFRAME"
 _SUM = struct.Struct("<Q")
 _HEAD = _FRAME.size + _SUM.size
 _LONGEST_DESCRIPTION = 16_000_000
