@@ -30,7 +30,7 @@ def found(tmp_path_factory):
 def test_every_format_that_grows_in_files_is_measured(found):
     measured, folder = found
     assert [one.format for one in measured] == [
-        "hdf5", "zarr", "parquet-folder", "sqlite", "arrow", "parquet", "csv",
+        "hdf5", "hdf5+gzip", "hdf5+lz4", "zarr", "parquet-folder", "sqlite", "arrow", "parquet", "csv",
     ]  # fmt: skip
     assert list(folder.iterdir()) == []
     for one in (measured.plain, *measured):
@@ -40,6 +40,8 @@ def test_every_format_that_grows_in_files_is_measured(found):
         assert one.write_rate == one.nbytes / one.write_seconds
     assert measured.plain.size == ZEROS.nbytes
     assert measured["zarr"].share < 0.05, "zeros are compressed where a format compresses"
+    assert measured["hdf5+gzip"].share < 0.3 < 1 <= measured["hdf5"].share
+    assert measured["hdf5+lz4"].label == "HDF5, lz4"
     assert measured["arrow"].share >= 1
     assert measured["csv"].size > ZEROS.size, "a digit and a comma per value"
     with pytest.raises(KeyError, match="memory"):
@@ -96,6 +98,18 @@ def test_what_has_to_be_small_is_chosen_by_its_size():
     assert measured.recommend(compression=True)[0].formats == ("zarr",)
 
 
+def test_of_compressions_the_smallest_that_is_fast_enough_is_chosen():
+    writes = {"hdf5": (1.0, 1.0), "hdf5+gzip": (5.0, 0.5), "hdf5+lz4": (2.0, 0.8), "arrow": (0.5, 1.0)}
+    best = _measured("30 fps", **writes).recommend(compression=True)[0]
+    assert best.formats == ("hdf5",)
+    assert any(text.startswith("compressed by gzip, writes 20 MB/s") for text in best.reasons)
+    assert any("takes 50%" in text for text in best.reasons)
+    best = _measured("60 fps", **writes).recommend(compression=True)[0]
+    assert any(text.startswith("compressed by lz4, writes 50 MB/s") for text in best.reasons)
+    best = _measured("60 fps", **writes).recommend()[0]
+    assert any(text.startswith("writes 100 MB/s") for text in best.reasons)
+
+
 def test_what_a_format_can_not_hold_is_said_and_comes_last(tmp_path):
     wide = np.zeros((2, 200, 200), "u1")
     measured = measure(wide, formats=["csv", "arrow"], folder=tmp_path, repeats=1, progress=False)
@@ -135,6 +149,7 @@ def test_of_much_data_a_part_is_taken(tmp_path):
         ({"a": [object()]}, {}, NotStorable, "object"),
         (NOISE, {"formats": "hdf6"}, NotFound, "hdf6"),
         (NOISE, {"formats": "sql"}, EngineError, "'sql' can't be measured"),
+        (NOISE, {"formats": "arrow+gzip"}, EngineError, "'arrow.gzip' can't be measured"),
         (NOISE, {"repeats": 0}, ValueError, "repeats=0"),
         (NOISE, {"folder": "/no/such/folder"}, EngineError, "/no/such/folder"),
     ],

@@ -102,6 +102,10 @@ class Measurements(Sequence[Measurement]):
         """Give one by the name of its format; None if it was not measured."""
         return next((one for one in self if one.format == name), None)
 
+    def variants(self, name: str) -> list[Measurement]:
+        """Give what was measured of a format, as it is and compressed in some way."""
+        return [one for one in self if one.format.partition("+")[0] == name]
+
     def __len__(self) -> int:
         return len(self._found)
 

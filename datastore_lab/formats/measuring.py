@@ -22,6 +22,8 @@ from datastore_lab.units import format_size, parse_size
 
 _LEAVE = 0.05  # of the disk, which other programs need
 _PLAIN = "plain file"
+_PACKED = ("hdf5", "zarr")
+_VARIANTS = {"hdf5": ("hdf5+gzip", "hdf5+lz4")}
 
 
 class Step(NamedTuple):
@@ -55,7 +57,8 @@ def measure(
     rate, duration : optional
         Of the recording to come, as for `recommend`: what is too slow for it is said.
     formats : str or sequence of str, optional
-        Only these; else all that grow and lie in files.
+        Only these; else all that grow and lie in files. HDF5 and Zarr also compressed in some way:
+        ``"hdf5+gzip"``.
     folder : path-like, default ``"."``
         On the disk that is to be measured.
     most : int or str, default ``"64 MB"``
@@ -126,13 +129,16 @@ def _names(formats: str | Sequence[str]) -> list[str]:
     suffixes = set(SUFFIXES.values())
     able = [name for name in format_names() if name in suffixes and format_traits(name).appends]
     for name in asked:
-        format_traits(name)  # says which there are
-        if name not in able:
+        base, plus, _ = name.partition("+")
+        format_traits(base)  # says which there are
+        if base not in able:
             raise EngineError(
                 f"{name!r} can't be measured: it does not lie in files that grow; {', '.join(able)} do",
                 key=name,
             )
-    return asked or able
+        if plus and base not in _PACKED:
+            raise EngineError(f"{name!r} can't be measured: {base} packs in its own way", key=name)
+    return asked or [one for name in able for one in (name, *_VARIANTS.get(name, ()))]
 
 
 def _asked(piece: Sample, sample: Any) -> Any:
@@ -180,7 +186,10 @@ def _rounds(
 
 
 def _label(name: str) -> str:
-    return name if name == _PLAIN else format_traits(name).label
+    if name == _PLAIN:
+        return name
+    base, _, compression = name.partition("+")
+    return f"{format_traits(base).label}{', ' if compression else ''}{compression}"
 
 
 def _median(
@@ -193,22 +202,25 @@ def _median(
 
 
 def _measure_once(name: str, piece: Sample, scratch: Path) -> tuple[float, float, int]:
-    write, read = (_write_plain, _read_plain) if name == _PLAIN else (_write, _read)
-    suffix = next((suffix for suffix, engine in SUFFIXES.items() if engine == name), "")
+    base, _, compression = name.partition("+")
+    suffix = next((suffix for suffix, engine in SUFFIXES.items() if engine == base), "")
     path = scratch / f"sample{suffix}"
     begun = time.perf_counter()
-    write(path, piece)
+    if name == _PLAIN:
+        _write_plain(path, piece)
+    else:
+        _write(path, piece, compression)
     written = time.perf_counter()
-    read(path, piece)
+    (_read_plain if name == _PLAIN else _read)(path, piece)
     done = time.perf_counter()
     return written - begun, done - written, _size(scratch)
 
 
-def _write(path: Path, piece: Sample) -> None:
+def _write(path: Path, piece: Sample, compression: str) -> None:
     from datastore_lab.store import open_store
 
     with open_store(path, "x") as store:
-        appender = store.append("stream", piece.spec)
+        appender = store.append("stream", piece.packed(compression))
         for block in piece.blocks():
             appender.extend(block)
         appender.close({})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datastore_lab import dtypes
 from datastore_lab.errors import NotStorable
-from datastore_lab.records import ArrayInfo, Stat, default_dims
+from datastore_lab.records import ArrayInfo, Packing, Stat, default_dims
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +38,16 @@ class Sample(NamedTuple):
         """Bytes that it may take as text, the longest way to write it."""
         cells = sum(array.size * math.ceil(array.itemsize / 8) for array in self.arrays.values())
         return max(2 * self.nbytes, _CELL * cells)
+
+    def packed(self, compression: str) -> Stat:
+        """Declare it as compressed in some way; text of variable length is not."""
+        if not compression:
+            return self.spec
+        arrays = {
+            name: info if info.dtype == dtypes.STRING else info._replace(packing=Packing(compression))
+            for name, info in self.spec.arrays.items()
+        }
+        return self.spec._replace(arrays=arrays)
 
     def blocks(self) -> Iterator[dict[str, NDArray[Any]]]:
         """Cut it as a run does."""
