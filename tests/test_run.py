@@ -361,20 +361,25 @@ def test_kill_9_at_many_moments(tmp_path, faults):
 
 
 INTERRUPTED = """
-import sys
+import sys, time
 from datastore_lab import SimulatedDAQ, acquire
-run = acquire(SimulatedDAQ(rate=1000), to=sys.argv[1:])
+run = acquire(SimulatedDAQ(rate=1000), to=sys.argv[2:])
 print("waiting", flush=True)
 try:
-    run.wait()
+    if sys.argv[1] == "wait":
+        run.wait()
+    else:
+        with run:
+            time.sleep(60)
 except KeyboardInterrupt:
     print(run.state)
 """
 
 
-def test_an_interrupt_stops_the_run_with_everything_written(tmp_path):
+@pytest.mark.parametrize("where", ["wait", "with"])
+def test_an_interrupt_stops_the_run_with_everything_written(tmp_path, where):
     paths = [tmp_path / f"run.{suffix}" for suffix in SUFFIXES]
-    command = [sys.executable, "-c", INTERRUPTED, *map(str, paths)]
+    command = [sys.executable, "-c", INTERRUPTED, where, *map(str, paths)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "waiting\n"
         until(lambda: (tmp_path / "run.daq.arrow").stat().st_size > 20_000)
