@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datastore_lab import media
 from datastore_lab.errors import AlreadyExists, BadKey, EngineError, NotFound, UnknownTask
+from datastore_lab.experiment.archive import storage_to_zip
 from datastore_lab.experiment.files import makedirs
 from datastore_lab.experiment.tasks import TaskReader, TaskWriter, open_trials
 
@@ -125,6 +126,11 @@ class StorageWriter:
             If the participant has not begun it.
         """
         return TaskReader._of(self._store, self._known(task_id))
+
+    def to_zip(self, outfile: str | os.PathLike[str]) -> str | os.PathLike[str]:
+        """Pack everything into a ZIP archive; see `storage_to_zip`."""
+        storage_to_zip(self.root, Path(outfile))
+        return outfile
 
     def close(self) -> None:
         """End the tasks that are being written, and let go of the folder; may be called twice."""
