@@ -156,6 +156,7 @@ def packed(what: str, rows: np.ndarray, step: int, chunk: int) -> list[Bench]:
     """The same filter by hand; gzip at the level that is usual there."""
     by_hand = {
         "gzip": {"compression": "gzip", "compression_opts": 4, "shuffle": rows.itemsize > 1},
+        "szip": {"compression": "szip"},
         "lz4": {**hdf5plugin.LZ4(), "shuffle": rows.itemsize > 1},
         "zstd": {**hdf5plugin.Zstd(clevel=1), "shuffle": rows.itemsize > 1},
     }
@@ -163,6 +164,8 @@ def packed(what: str, rows: np.ndarray, step: int, chunk: int) -> list[Bench]:
     for name, options in by_hand.items():
         ours = into_store("run.h5", rows, step, Packing(name))
         hand = {f"h5py, {name} by hand": into_h5py(rows, step, chunk, **options)}
+        if name == "szip":
+            hand["h5py, gzip by hand"] = into_h5py(rows, step, chunk, **by_hand["gzip"])
         bare = {BARE: without_sums(ours)} if name == "gzip" else {}
         benches.append(bench(f"{what}, HDF5 {name}", {OURS: ours, **bare, **hand}, rows))
     return benches

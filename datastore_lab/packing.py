@@ -32,6 +32,7 @@ PLAIN = Packing()
 LEVELS: Mapping[str, range] = {
     "none": range(0),
     "gzip": range(1, 10),
+    "szip": range(0),
     "lz4": range(1, 10),
     "zstd": range(-7, 23),
     "blosc": range(1, 10),
@@ -86,8 +87,8 @@ def check(packing: Packing, can: tuple[str, ...], who: str, *, shards: bool = Fa
         raise NotStorable(f"there is no shuffle {shuffle!r}; there are {', '.join(_SHUFFLES)}", key=who)
     if shuffle == "bit" and name != "blosc":
         raise NotStorable(f"the bits of items are shuffled by blosc only, not with {name}", key=who)
-    if shuffle == "byte" and name == "none":
-        raise NotStorable("shuffling bytes gains nothing without a compression; choose one", key=who)
+    if shuffle == "byte" and name in {"none", "szip"}:
+        raise NotStorable(f"shuffling bytes gains nothing with {name}; choose another compression", key=who)
     for what, size in {"chunk": chunk, "shard": shard}.items():
         if size is not None and (not _is_count(size) or size < _LEAST):
             raise NotStorable(f"a {what} of {size!r} bytes is too small: {_LEAST} at least", key=who)
@@ -107,7 +108,7 @@ def _levels(name: str) -> str:
 
 def byte_shuffle(packing: Packing, itemsize: int) -> bool:
     """Say whether bytes are to be shuffled by themselves, before the compression; blosc does its own."""
-    if packing.compression in {"none", "blosc"}:
+    if packing.compression in {"none", "blosc", "szip"}:
         return False
     return itemsize > 1 and packing.shuffle != "none"
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from datastore_lab import dtypes
-from datastore_lab.engines.hdf5 import HDF5Engine, append, pages
+from datastore_lab.engines.hdf5 import HDF5Engine, append, columns, pages, szip
 from datastore_lab.errors import Corrupt, EngineError, NotStorable
 from datastore_lab.records import ArrayInfo, Packing, Stat
 from datastore_lab.testing import crash
 
-EVERY = ("none", "gzip", "lz4", "zstd", "blosc")
+EVERY = ("none", "gzip", "szip", "lz4", "zstd", "blosc")
 CUTS = (1, 2, 0, 700, 5, 300, 1000, 3, 989)
 ROWS = sum(CUTS)
 STRUCTURE = np.dtype([("a", "i1"), ("b", "f8")], align=True)
@@ -56,6 +56,8 @@ def path(tmp_path):
 @pytest.mark.parametrize("name", EVERY)
 def test_rows_of_every_kind_are_read_by_us_and_by_h5py(path, name, size):
     rows = rows_of_every_kind()
+    if name == "szip":
+        rows = {array: values for array, values in rows.items() if array not in {"wave", "name", "both"}}
     engine = HDF5Engine(path)
     stream = engine.append(("run", "s"), spec(Packing(name, chunk=size), **rows))
     at = 0
@@ -78,7 +80,28 @@ def test_rows_of_every_kind_are_read_by_us_and_by_h5py(path, name, size):
             else:
                 assert found[()].tobytes() == expected.tobytes(), array
         assert file["run/s/frame"].id.get_create_plist().get_nfilters() == (name != "none")
-        assert file["run/s/volts"].shuffle == (name not in {"none", "blosc"})
+        assert file["run/s/volts"].shuffle == (name in {"gzip", "lz4", "zstd"})
+
+
+def test_szip_where_its_library_is_not_found(path, monkeypatch):
+    """HDF5 does it then, and everything else is the same."""
+    monkeypatch.setattr(szip, "library", lambda: None)
+    monkeypatch.setattr(columns.Chunked, "add", None)
+    test_rows_of_every_kind_are_read_by_us_and_by_h5py(path, "szip", 4096)
+
+
+def test_szip_packs_as_hdf5_does(path):
+    rows = np.random.default_rng(8).integers(90, 120, (64, 4, 16)).astype("u1")
+    engine = HDF5Engine(path)
+    stream = engine.append(("s",), spec(Packing("szip", chunk=4096), v=rows))
+    stream.extend({"v": rows})
+    stream.close({})
+    engine.close()
+    with h5py.File(path, "r+") as file:
+        mine = file["s/v"]
+        options = {"chunks": mine.chunks, "compression": "szip", "compression_opts": ("nn", szip.PIXELS)}
+        other = file.create_dataset("by hand", data=rows, **options)
+        assert mine.id.read_direct_chunk((0, 0, 0)) == other.id.read_direct_chunk((0, 0, 0))
 
 
 def test_gzip_needs_no_plugin(path):
@@ -134,6 +157,9 @@ def test_what_hdf5_can_not_do_is_refused_before_anything_is_written(path):
     for message, packing in refused.items():
         with pytest.raises(NotStorable, match=message):
             engine.append(("s",), spec(packing, v=np.zeros(0)))
+    for dtype in ("c16", "S3", "U2", "f2,i4"):
+        with pytest.raises(NotStorable, match=r"'v' is .*; choose gzip"):
+            engine.append(("s",), spec(Packing("szip"), v=np.zeros(0, dtype)))
     with pytest.raises(NotStorable, match="'t' is text of variable length"):
         engine.append(("s",), spec(Packing("gzip"), t=np.zeros(0, "T")))
     assert (list(engine.keys()), engine.revision()) == ([], before)
@@ -244,7 +270,7 @@ def _noting(kept, keep):
     return noted
 
 
-@pytest.mark.parametrize("name", ["gzip", "lz4", "zstd", "blosc"])
+@pytest.mark.parametrize("name", ["gzip", "szip", "lz4", "zstd", "blosc"])
 @pytest.mark.parametrize("how", ["bomb", "flipped", "cut"])
 def test_a_chunk_that_is_not_what_it_was_is_damage(path, name, how):
     rows = np.random.default_rng(7).integers(0, 50, (5000,)).astype("i4")
@@ -272,6 +298,8 @@ def _spoiled(raw, name, how):
         from datastore_lab import packing
 
         zeros = np.zeros(1 << 24, "u1")
+        if name == "szip":
+            return (1 << 30).to_bytes(4, "little") + raw[4:]
         return zlib.compress(zeros) if name == "gzip" else bytes(packing.pack(zeros, Packing(name, 1)))
     if how == "cut":
         return raw[: len(raw) // 2]

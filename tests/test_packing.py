@@ -10,7 +10,7 @@ from datastore_lab import packing
 from datastore_lab.errors import NotStorable
 from datastore_lab.records import Packing
 
-EVERY = tuple(packing.LEVELS)
+EVERY = tuple(name for name in packing.LEVELS if name != "szip")  # (HDF5 alone has it)
 DATA = {
     "smooth": np.cumsum(np.random.default_rng(0).standard_normal((500, 16)), 0),
     "noise": np.random.default_rng(1).integers(0, 255, (40, 50), "u1"),
@@ -93,7 +93,7 @@ def test_what_is_damaged_is_refused_or_of_the_size_that_was_asked_for(name):
         (Packing("none", 3), "leave the level out"),
         (Packing("gzip", shuffle="bits"), "there are none, byte, bit"),
         (Packing("gzip", shuffle="bit"), "by blosc only"),
-        (Packing("none", shuffle="byte"), "choose one"),
+        (Packing("none", shuffle="byte"), "gains nothing with none"),
         (Packing(chunk=1), "a chunk of 1 bytes is too small"),
         (Packing(shard=1 << 20), "has no shards"),
     ],

@@ -60,7 +60,7 @@ class Packing(NamedTuple):
     Attributes
     ----------
     compression : str
-        ``"none"``, ``"gzip"``, ``"lz4"``, ``"zstd"`` or ``"blosc"``.
+        ``"none"``, ``"gzip"``, ``"szip"``, ``"lz4"``, ``"zstd"`` or ``"blosc"``.
     level : int or None
         Of the compression; None for a fast one.
     shuffle : str or None

@@ -20,6 +20,7 @@ from datastore_lab.engines.hdf5 import (
     seals,
     space,
     sums,
+    szip,
     types,
 )
 from datastore_lab.engines.hdf5.columns import Chunked, Loose, Written
@@ -57,10 +58,12 @@ def begin(engine: HDF5Engine, root: Any, key: Key, spec: Stat) -> HDF5Appender:
     layout.check_free(root, key, {*empty, *(dim for own in named.values() for dim in own)}, engine.url)
     packings = {name: _packing(name, empty[name], info) for name, info in spec.arrays.items()}
     with engine._atomic():
-        birth = _put(layout.make(root, key, engine.url, bare=True), spec, empty, named, packings)
-    columns = {
-        name: _column(name, array, packings[name], spec.meta.get("rate")) for name, array in empty.items()
-    }
+        group = layout.make(root, key, engine.url, bare=True)
+        birth = _put(group, spec, empty, named, packings)
+        columns = {
+            name: _column(name, array, packings[name], h5d.open(group, media.escape_link(name).encode()))
+            for name, array in empty.items()
+        }
     return HDF5Appender(engine, key, spec, columns, birth)
 
 
@@ -75,15 +78,22 @@ def _packing(name: str, empty: NDArray[Any], info: ArrayInfo) -> Packing:
             "compressed; leave its packing out",
             key=name,
         )
+    native, _attributes = types.carrier(empty.dtype)
+    if checked.compression == "szip" and (native.kind not in szip.TYPES or native.itemsize not in szip.SIZES):
+        raise NotStorable(
+            f"szip packs numbers of 1, 2, 4 or 8 bytes, and {name!r} is {empty.dtype}; choose gzip for it",
+            key=name,
+        )
     return checked
 
 
-def _column(name: str, array: NDArray[Any], packed: Packing, rate: Any) -> Column:
-    native, _attributes = types.carrier(array.dtype)
-    chunk = chunk_shape(array.shape, native.itemsize, rate, packed.chunk)
-    if native.hasobject or 0 in array.shape[1:]:
+def _column(name: str, array: NDArray[Any], packed: Packing, dataset: Any) -> Column:
+    """Give what takes the rows of an array, which HDF5 writes by itself if nothing here can."""
+    plist = dataset.get_create_plist()
+    known, chunk = filters.known(plist), tuple(plist.get_chunk())
+    if array.dtype.kind == "T" or 0 in array.shape[1:] or known is None:
         return Loose(name, array.dtype, chunk)
-    return Chunked(name, array.dtype, chunk, packed)
+    return Chunked(name, array.dtype, chunk, packed, known.values)
 
 
 def _put(

@@ -66,13 +66,22 @@ class Chunked:
     chunk : tuple of int
         Shape of a chunk, in rows and their own shape.
     packing : Packing
+    values : tuple of int
+        What HDF5 keeps of the compression.
     """
 
-    def __init__(self, name: str, dtype: np.dtype[Any], chunk: tuple[int, ...], packing: Packing) -> None:
+    def __init__(
+        self,
+        name: str,
+        dtype: np.dtype[Any],
+        chunk: tuple[int, ...],
+        packing: Packing,
+        values: tuple[int, ...] = (),
+    ) -> None:
         self.each, self.rows, self.flushed = chunk[0], 0, 0
         self._name, self._dtype, self._native = name, dtype, types.plain(types.carrier(dtype)[0])
         self._is_plain = dtype == self._native and dtype.kind in _NUMBERS
-        self._shape, self._packing = chunk, packing
+        self._shape, self._packing, self._values = chunk, packing, values
         self._tail: NDArray[Any] | None = None
         self._ready: dict[int, Future[_Chunk]] = {}
         self._buffers: deque[NDArray[Any]] = deque()
@@ -178,7 +187,9 @@ class Chunked:
         return chunk
 
     def _packed(self, chunk: NDArray[Any]) -> Any:
-        return chunk if self._packing.compression == "none" else filters.pack(chunk, self._packing)
+        return (
+            chunk if self._packing.compression == "none" else filters.pack(chunk, self._packing, self._values)
+        )
 
     def _buffer(self) -> NDArray[Any]:
         """Give room for a chunk, if possible some that was used before: new memory is slow."""

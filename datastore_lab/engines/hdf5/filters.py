@@ -18,14 +18,18 @@ import numpy as np
 from h5py import h5z
 
 from datastore_lab import packing as packs
+from datastore_lab.engines.hdf5 import szip
 
 if TYPE_CHECKING:
     from datastore_lab.records import Packing
 
-CAN = ("none", "gzip", "lz4", "zstd", "blosc")
+_HAS_SZIP = h5z.filter_avail(h5z.FILTER_SZIP) and h5z.get_filter_info(h5z.FILTER_SZIP) & (
+    h5z.FILTER_CONFIG_ENCODE_ENABLED
+)
+CAN = ("none", "gzip", *(("szip",) if _HAS_SZIP else ()), "lz4", "zstd", "blosc")
 """The compressions that a growing array may have."""
 
-_NUMBERS = {"gzip": h5z.FILTER_DEFLATE, "blosc": 32001, "lz4": 32004, "zstd": 32015}
+_NUMBERS = {"gzip": h5z.FILTER_DEFLATE, "szip": h5z.FILTER_SZIP, "blosc": 32001, "lz4": 32004, "zstd": 32015}
 _NAMES = {number: name for name, number in _NUMBERS.items()}
 _LZ4 = struct.Struct(">QII")
 _LZ4_OWN = 4  # bytes of the length that stands before the block here, but not there
@@ -37,10 +41,21 @@ _RATIOS = {"zstd": 1 << 15}  # (what it makes of zeros)
 
 
 class Filters(NamedTuple):
-    """The filters of a dataset: the compression, ``"none"`` without one, and whether bytes are shuffled."""
+    """The filters of a dataset.
+
+    Attributes
+    ----------
+    name : str
+        The compression, ``"none"`` without one.
+    shuffled : bool
+        Whether bytes are shuffled before.
+    values : tuple of int
+        What HDF5 keeps of the compression.
+    """
 
     name: str
     shuffled: bool
+    values: tuple[int, ...] = ()
 
     @property
     def every(self) -> int:
@@ -54,6 +69,8 @@ def declare(plist: Any, packing: Packing, itemsize: int) -> None:
         plist.set_shuffle()
     if packing.compression == "gzip":
         plist.set_deflate(packing.level)
+    elif packing.compression == "szip":
+        plist.set_szip(h5z.SZIP_NN_OPTION_MASK, szip.PIXELS)
     elif packing.compression != "none":  # optional, as it need not be there for those who only write
         plist.set_filter(_NUMBERS[packing.compression], h5z.FLAG_OPTIONAL, _values(packing, itemsize))
 
@@ -66,12 +83,19 @@ def _values(packing: Packing, itemsize: int) -> tuple[int, ...]:
 
 def known(plist: Any) -> Filters | None:
     """Give the filters of a dataset; None if they are others than those that can be undone here."""
-    found = [plist.get_filter(index)[0] for index in range(min(plist.get_nfilters(), _MOST))]
-    shuffled = found[:1] == [h5z.FILTER_SHUFFLE]
+    found = [plist.get_filter(index) for index in range(min(plist.get_nfilters(), _MOST))]
+    shuffled = [one[0] for one in found[:1]] == [h5z.FILTER_SHUFFLE]
     rest = found[shuffled:]
-    if len(rest) > 1 or any(number not in _NAMES for number in rest):
+    if not rest:
+        return Filters("none", shuffled)
+    name, values = _NAMES.get(rest[0][0]), tuple(rest[0][2])
+    if len(rest) > 1 or name is None or (name == "szip" and not _knows_szip(values)):
         return None
-    return Filters(_NAMES[rest[0]] if rest else "none", shuffled)
+    return Filters(name, shuffled, values)
+
+
+def _knows_szip(values: tuple[int, ...]) -> bool:
+    return szip.library() is not None and len(values) == 4 and 0 < values[1] <= szip.PIXELS
 
 
 def most(plist: Any) -> int:
@@ -80,8 +104,10 @@ def most(plist: Any) -> int:
     return _RATIO if found is None else _RATIOS.get(found.name, _RATIO)
 
 
-def pack(data: Any, packing: Packing) -> Any:
-    """Make of a chunk what is to be in the file."""
+def pack(data: Any, packing: Packing, values: tuple[int, ...] = ()) -> Any:
+    """Make of a chunk what is to be in the file; szip needs what HDF5 keeps of it."""
+    if packing.compression == "szip":
+        return szip.pack(packs.as_bytes(data), values)
     packed = packs.pack(data, packing)
     if packing.compression != "lz4":
         return packed
@@ -115,15 +141,17 @@ def unpack(raw: Any, filters: Filters, mask: int, out: Any) -> None:
     if mask & filters.every:
         raise ValueError(f"it was packed by some of its filters only ({mask})")
     target = packs.as_bytes(out)
-    plain = (
-        _plain_lz4(memoryview(raw), target.nbytes)
-        if filters.name == "lz4"
-        else packs.decompress(raw, filters.name, target.nbytes)
-    )
+    plain = _unpacked(memoryview(raw), filters, target.nbytes)
     if filters.shuffled:
         packs.unshuffle(plain, out.dtype.itemsize, target)
     else:
         target[:] = np.frombuffer(plain, np.uint8)
+
+
+def _unpacked(view: memoryview, filters: Filters, size: int) -> Any:
+    if filters.name == "szip":
+        return szip.unpack(view, filters.values, size)
+    return _plain_lz4(view, size) if filters.name == "lz4" else packs.decompress(view, filters.name, size)
 
 
 def _plain_lz4(view: memoryview, size: int) -> Any:
