@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -301,6 +302,18 @@ def test_points_of_another_process_and_points_that_go(tmp_path):
     finally:
         sys.path.remove(str(tmp_path))
         del sys.modules["work"]
+
+
+def test_a_store_that_is_read_only_is_told_once(tmp_path):
+    with open_store(tmp_path / "c.h5"):
+        pass
+    with open_store(tmp_path / "c.h5", "r") as store:
+        function = interpolated(store)(lambda x: x)
+        with pytest.warns(CacheWarning, match="are not kept: .* was opened for reading"):
+            assert function(1) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert function(2) == 2
 
 
 def test_a_result_that_can_not_be_stored(tmp_path):

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import cache_cell_runner
+import h5py
 import nbformat
 import pytest
 from cache_cell_traps import SESSIONS
@@ -124,6 +125,27 @@ def test_a_store_that_is_deleted_while_it_is_open(shell, tmp_path, capsys, place
         assert "● ran" in capsys.readouterr().out
         assert (tmp_path / place).exists()
         shutil.rmtree(tmp_path / place) if place == "c.zarr" else (tmp_path / place).unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("newer", "install a newer version"), ("text", "is not an HDF5 file")]
+)
+@pytest.mark.parametrize("line", ["%%cache c.h5\ny = 1", "%cache ls c.h5"])
+def test_a_store_that_can_not_be_opened(shell, tmp_path, capsys, kind, told, line):
+    if kind == "text":
+        (tmp_path / "c.h5").write_text("nothing of ours")
+    else:
+        with open_store(tmp_path / "c.h5"):
+            pass
+        with h5py.File(tmp_path / "c.h5", "r+") as file:
+            file.attrs["lab_layout"] = 99
+    before = (tmp_path / "c.h5").read_bytes()
+    shell.run_cell(line)
+    shown = capsys.readouterr()
+    assert told in shown.err
+    assert "Traceback" not in shown.out + shown.err
+    assert "y" not in shell.user_ns  # (nothing has run)
+    assert (tmp_path / "c.h5").read_bytes() == before
 
 
 def test_what_need_not_be_kept_is_left_out(shell, capsys):

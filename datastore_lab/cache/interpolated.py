@@ -16,7 +16,7 @@ from datastore_lab.cache.interrupts import noticing
 from datastore_lab.cache.key import Call, FunctionKey, describe, key_of
 from datastore_lab.cache.points import NOTHING, Line, between, first_parameter, place_of, point
 from datastore_lab.cache.shelf import Shelf
-from datastore_lab.errors import LabError, NotStorable
+from datastore_lab.errors import LabError, NotStorable, ReadOnly
 from datastore_lab.store import Store
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class _Core:
         self.keys = FunctionKey(function, ignore)
         self.counts = {"hits": 0, "interpolated": 0, "misses": 0}
         self._groups: dict[str, _Group] = {}
+        self.told = False
 
     def group(self, call: Call, name: str) -> _Group:
         """Give the points that a call belongs to."""
@@ -175,6 +176,10 @@ class Interpolated(Generic[P, R]):
             return value
         try:
             group.keep(call, x, value, time.perf_counter() - begin, parts)
+        except ReadOnly as error:
+            if not core.told:
+                core.told = True
+                warn(f"results of {core.keys.owner} are not kept: {error}", 5)
         except (LabError, OSError) as error:
             warn(f"the result of {core.keys.owner} is returned, but not kept: {error}", 5)
         return value

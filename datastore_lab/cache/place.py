@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from datastore_lab.cache.turns import Turn, file_locks
-from datastore_lab.errors import Corrupt, Foreign, LabError, NotFound
+from datastore_lab.errors import Corrupt, Foreign, LabError, Newer, NotFound
 from datastore_lab.keys import show
 from datastore_lab.store import Store, open_store
 
@@ -137,11 +137,19 @@ class Place:
             self._open = open_store(_MEMORY)
             return
         with contextlib.suppress(NotFound):
-            try:
-                self._open = open_store(self._path, "r")
-            except (Foreign, Corrupt):  # another process may be about to make it
+            if (found := self._finished()) is None:
                 with self._making():
-                    self._open = open_store(self._path, "r")
+                    found = open_store(self._path, "r")
+            self._open = found
+
+    def _finished(self) -> Store | None:
+        """Open what is there for reading; None for what another process may be about to make."""
+        try:
+            return open_store(self._path, "r")
+        except Newer:
+            raise
+        except (Foreign, Corrupt):
+            return None
 
     def _leave(self) -> None:
         store, self._open = self._open, None

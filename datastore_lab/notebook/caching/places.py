@@ -8,6 +8,7 @@ from typing import Any
 from IPython.core.error import UsageError
 
 from datastore_lab.cache.shelf import Shelf
+from datastore_lab.errors import LabError
 from datastore_lab.notebook.caching.grammar import SUFFIXES
 from datastore_lab.store import Store
 
@@ -34,7 +35,21 @@ class Places:
         return word.lower().endswith(SUFFIXES) or isinstance(self._shell.user_ns.get(word), Store)
 
     def shelf(self, place: str | None) -> Shelf:
-        """Give the shelf of a place; without a place the default one."""
+        """Give the shelf of a place; without a place the default one.
+
+        Raises
+        ------
+        UsageError
+            For what is there and can't be opened, as it is damaged or none of ours, or of a newer version.
+        """
+        found = self._shelf(place)
+        try:
+            found.place.reading()
+        except LabError as error:
+            raise UsageError(f"%%cache: {error}") from error
+        return found
+
+    def _shelf(self, place: str | None) -> Shelf:
         given = self._shell.user_ns.get(place) if place else None
         if isinstance(given, Store):
             known = self._given.get(str(place))
