@@ -428,7 +428,8 @@ def test_the_figures_of_each_consumer():
     }
     assert (stats["pushed"], stats["produced"], stats["device_lost"], stats["fill"]) == (12, 14, 2, 1.0)
     slow.close()
-    assert list(ring.stats()["consumers"]) == ["file"]
+    ring.cursor(name="file")
+    assert list(ring.stats()["consumers"]) == ["file", "file 3"]
 
 
 def test_what_came_since_a_moment():

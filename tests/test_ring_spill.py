@@ -225,3 +225,46 @@ def test_large_samples_go_into_frames_of_bounded_size(tmp_path):
         ring.push(Block(number, np.array([number]), {"frame": np.full((1, 1000, 1000), number, "u1")}))
     assert [int(cursor.read(1).data["frame"].max()) for _ in range(8)] == list(range(8))
     assert cursor.read() is None
+
+
+def test_closing_while_a_frame_is_written_or_read_touches_no_other_file(ring, tmp_path, monkeypatch):
+    """A handle that is closed too early would be that of the next file that is opened."""
+    other, cursors = [], []
+
+    def meanwhile():
+        if cursors:
+            cursors.pop().close()
+            other.append(os.open(tmp_path / f"other{len(other)}", os.O_RDWR | os.O_CREAT))
+
+    write, read = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda *args: meanwhile() or write(*args))
+    monkeypatch.setattr(os, "preadv", lambda *args: meanwhile() or read(*args))
+    writing = ring.cursor("spill", folder=tmp_path)
+    cursors.append(writing)
+    fill(ring, 10)
+    assert writing.closed
+    reading = ring.cursor("spill", folder=tmp_path)
+    fill(ring, 10)
+    cursors.append(reading)
+    assert check(reading.read()) == list(range(50, 54))
+    assert reading.closed
+    for handle in other:
+        assert os.fstat(handle).st_size == 0
+        os.close(handle)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["other0", "other1"]
+
+
+def test_a_disk_that_fails_to_read_is_said_and_counted_as_lost(ring, tmp_path, monkeypatch):
+    cursor = ring.cursor("spill", folder=tmp_path)
+    fill(ring, 20)
+
+    def fail(*_args):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(EngineError, match="can't be read: Input/output error"):
+        cursor.read()
+    monkeypatch.undo()
+    law(cursor)
+    assert sorted(read_all(cursor) + expand(cursor.gaps)) == list(range(100))
+    assert cursor.gaps == [[0, 3]]

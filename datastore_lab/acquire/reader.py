@@ -104,7 +104,7 @@ class RingReader:
     @property
     def alive(self) -> bool:
         """Whether the process that fills the ring still runs, and this is still its ring."""
-        return self._header.owner.alive and same_file(self._handle, self._path)
+        return not self._left and self._header.owner.alive and same_file(self._handle, self._path)
 
     @property
     def device_gaps(self) -> list[ranges.Range]:

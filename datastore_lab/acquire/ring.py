@@ -356,7 +356,9 @@ class RingBuffer:
         """
         keeper = make_policy(self._core, policy, timeout=timeout, limit=limit, on_full=on_full, folder=folder)
         self._named += 1
-        cursor = Cursor(self._core, keeper, policy, name or f"consumer {self._named}")
+        taken = {cursor.name for cursor in self._core.cursors}
+        label = name if name and name not in taken else f"{name or 'consumer'} {self._named}"
+        cursor = Cursor(self._core, keeper, policy, label)
         self._core.attach(cursor)
         return cursor
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
+import threading
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +28,6 @@ from datastore_lab.errors import Corrupt, EngineError, Foreign, Newer
 from datastore_lab.records import Block, Stat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from numpy.typing import NDArray
 
     from datastore_lab.acquire.backlog import Parts, Span
@@ -74,8 +75,9 @@ class SpillFile:
             )
         self.samples, self.most = 0, max(1, _FRAME_BYTES // core.columns.sample_nbytes)
         self._core, self._limit = core, limit
-        self._handle: int | None
         self._handle, self.path = _create(folder)
+        self._guard = threading.Lock()
+        self._users, self._closed = 0, False
         self._frames: deque[_Frame] = deque()
         self._last: tuple[int, Block] | None = None  # the frame that was read last, by where it lies
         self._reading = False
@@ -94,14 +96,15 @@ class SpillFile:
         EngineError
             If the disk is full, or the limit is reached; the file is then as it was.
         """
-        self._start_over()
         buffers = [
             np.ascontiguousarray(part[name]).reshape(-1).view(np.uint8) for name in parts[0] for part in parts
         ]
         nbytes = sum(buffer.nbytes for buffer in buffers)
-        if self._end + _HEAD + nbytes > self._limit:
+        waiting = self._end - self._begin if self.samples or self._reading else 0
+        if self._begin + waiting + _HEAD + nbytes > self._limit:
             raise self._full(span, f"it may have {self._limit} bytes")
         try:
+            self._start_over()
             return self._write([_frame_head(span, nbytes, _sum(buffers)), *buffers])
         except EngineError as error:
             raise self._full(span, str(error)) from error
@@ -125,11 +128,42 @@ class SpillFile:
         return (frame.first + frame.skip, count), lambda: self._load(frame, count)
 
     def close(self) -> None:
-        """Remove the file."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-            self.path.unlink(missing_ok=True)
+        """Remove the file; whoever writes or reads it just now comes to the end of that."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            if not self._users:
+                os.close(self._handle)
+        self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _open(self, what: str) -> Iterator[int]:
+        """Give the file's handle, which stays its own meanwhile: closed numbers go to other files.
+
+        Raises
+        ------
+        EngineError
+            For what the disk refuses, and if the file was closed.
+        """
+        with self._guard:
+            if self._closed:
+                raise EngineError(f"{str(self.path)!r} is closed", key=str(self.path))
+            self._users += 1
+        try:
+            yield self._handle
+        except OSError as error:
+            raise EngineError(
+                f"{str(self.path)!r} can't be {what}: {error.strerror}", key=str(self.path)
+            ) from error
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._guard:
+            self._users -= 1
+            if self._closed and not self._users:
+                os.close(self._handle)
 
     def _load(self, frame: _Frame, count: int) -> Block:
         try:
@@ -143,7 +177,8 @@ class SpillFile:
             self._reading = False
 
     def _read(self, frame: _Frame) -> Block:
-        raw = _read_frame(self._opened(), frame.offset, self._core.columns.sample_nbytes)
+        with self._open("read") as handle:
+            raw = _read_frame(handle, frame.offset, self._core.columns.sample_nbytes)
         if raw is None or raw[0] != (frame.first, frame.samples):
             raise Corrupt(
                 f"the samples {frame.first} to {frame.first + frame.samples - 1} in {str(self.path)!r} are "
@@ -159,27 +194,17 @@ class SpillFile:
             if done:
                 self._end, self._last = self._begin, None
         if done:
-            os.ftruncate(self._opened(), self._begin)
+            with self._open("cut") as handle:
+                os.ftruncate(handle, self._begin)
 
     def _write(self, buffers: Sequence[Any]) -> int:
-        at = self._end
-        try:
-            for buffer in buffers:
-                view = memoryview(buffer).cast("B") if len(buffer) else memoryview(b"")
-                while view:
-                    written = os.pwrite(self._opened(), view, at)
-                    view, at = view[written:], at + written
-        except OSError as error:
-            os.ftruncate(self._opened(), self._end)
-            raise EngineError(
-                f"{str(self.path)!r} can't be written: {error.strerror}", key=str(self.path)
-            ) from error
-        return at
-
-    def _opened(self) -> int:
-        if self._handle is None:
-            raise EngineError(f"{str(self.path)!r} is closed", key=str(self.path))
-        return self._handle
+        with self._open("written") as handle:
+            try:
+                return _write_all(handle, buffers, self._end)
+            except OSError:
+                with suppress(OSError):  # what is left of a frame is not read, and written over by the next
+                    os.ftruncate(handle, self._end)
+                raise
 
     def _full(self, span: Span, why: str) -> EngineError:
         first, count = span
@@ -242,6 +267,15 @@ def _create(folder: str | os.PathLike[str] | None) -> tuple[int, Path]:
             f"no file can be made in {str(place)!r}: {error.strerror}", key=str(place)
         ) from error
     return handle, Path(path)
+
+
+def _write_all(handle: int, buffers: Sequence[Any], at: int) -> int:
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B") if len(buffer) else memoryview(b"")
+        while view:
+            written = os.pwrite(handle, view, at)
+            view, at = view[written:], at + written
+    return at
 
 
 def _sum(buffers: Sequence[Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -130,14 +131,15 @@ class Stream:
 
     def _loop(self, ending: threading.Event, paused: threading.Event, report: Report) -> None:
         heard = time.monotonic()
-        while not ending.is_set() and not self.complete:
+        while not ending.is_set() and not self.complete and not getattr(self.device, "finished", False):
             block = self.device.read(0.1)
             arrived, now = time.time_ns(), time.monotonic()
             if block is not None and len(block.time):
                 block = self._numbered(block, report)
-                self._time(block, arrived)
             if block is not None:
                 self._take(block, paused)
+            if block is not None and len(block.time):
+                self._time(block, arrived)
             if block is not None and len(block.time):
                 heard = time.monotonic()  # not `now`: the time that a slow writer took is not the device's
             elif now - heard > self._silence():
@@ -167,14 +169,17 @@ class Stream:
 
     def _numbered(self, block: Block, report: Report) -> Block:
         """Let the numbers of a device that began again at 0 go on where they ended."""
+        if not hasattr(block.first, "__index__"):
+            return block  # the ring refuses it, by name
+        first = operator.index(block.first)
         if self._outages and self._outages[-1]["seconds"] is None:
             outage = self._outages[-1]
             outage["seconds"] = (time.time_ns() - outage["time"]) / 1e9
-            if block.first < self._next:
+            if first < self._next:
                 self._base = self.produced
             report("recovery", f"the device {self.name!r} is back after {outage['seconds']:.1f} s")
-        self._next = block.first + len(block.time)
-        return block._replace(first=block.first + self._base) if self._base else block
+        self._next = first + len(block.time)
+        return block._replace(first=first + self._base)
 
     # -- how much, and when ----------------------------------------------------------------------------
 
