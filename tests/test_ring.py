@@ -423,8 +423,8 @@ def test_the_figures_of_each_consumer():
     ring.push(block(6, 8))
     stats = ring.stats()
     assert stats["consumers"] == {
-        "file": {"policy": "block", "delivered": 4, "lag": 8, "lost": 0},
-        "consumer 2": {"policy": "drop_oldest", "delivered": 0, "lag": 10, "lost": 2},
+        "file": {"policy": "block", "delivered": 4, "lag": 8, "fill": 0.8, "lost": 0},
+        "consumer 2": {"policy": "drop_oldest", "delivered": 0, "lag": 10, "fill": 1.0, "lost": 2},
     }
     assert (stats["pushed"], stats["produced"], stats["device_lost"], stats["fill"]) == (12, 14, 2, 1.0)
     slow.close()

@@ -161,7 +161,8 @@ class RingBuffer:
             ``{"rate": samples per second as measured, "pushed": samples, "produced": samples that the device
             numbered, "device_lost": samples, "skipped": samples, "samples": size, "nbytes": size in bytes,
             "fill": the part of the ring that waits for the slowest consumer (0 to 1), "consumers": {name:
-            {"policy": text, "delivered": samples, "lag": samples behind, "lost": samples}}}``.
+            {"policy": text, "delivered": samples, "lag": samples behind, "fill": the part of the ring that
+            waits for it, "lost": samples}}}``.
         """
         consumers: dict[str, dict[str, Any]] = {}
         for cursor in self._core.cursors:
@@ -170,9 +171,9 @@ class RingBuffer:
                 "policy": cursor.policy,
                 "delivered": counts.delivered,
                 "lag": counts.pending,
+                "fill": min(1.0, counts.pending / self.samples),
                 "lost": counts.lost,
             }
-        lag = max((each["lag"] for each in consumers.values()), default=0)
         return {
             "rate": self.measured_rate(),
             "pushed": self.pushed,
@@ -181,7 +182,7 @@ class RingBuffer:
             "skipped": ranges.total(self.skipped),
             "samples": self.samples,
             "nbytes": self.nbytes,
-            "fill": min(1.0, lag / self.samples),
+            "fill": max((each["fill"] for each in consumers.values()), default=0.0),
             "consumers": consumers,
         }
 
