@@ -88,11 +88,9 @@ def test_another_rate_plays_evenly(recording):
 def test_a_replay_of_a_replay_is_the_recording(recording, tmp_path):
     copy = tmp_path / "copy.h5"
     replay = FileReplay(recording, "daq", speed=2)
-    run = acquire(replay, to=copy)
-    while not replay.finished:
-        time.sleep(0.02)
-    time.sleep(0.1)
-    run.stop()
+    run = acquire(replay, to=copy, silence=0.3)
+    assert run.wait(timeout=20)  # it ends with the recording, and that is no silence
+    assert run.state == "stopped"
     with open_store(recording, "r") as one, open_store(copy, "r") as two:
         first, second = one.record("daq").arrays, two.record("daq").arrays
     assert np.array_equal(first["adc"], second["adc"])

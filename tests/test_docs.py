@@ -37,6 +37,14 @@ def test_the_guide_runs(tmp_path, monkeypatch):
         assert store.attrs("daq")["sample"] == "Cu-Zn 5"
 
 
+def test_the_guide_to_devices_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    for block in blocks("docs/devices.md"):
+        exec(compile(block, "docs/devices.md", "exec"), scope)
+    assert [frame.shape for frame in scope["frames"]] == [(48, 64)] * 4
+
+
 def test_the_guide_to_keeping_runs(tmp_path):
     """In a process of its own: a cached function needs source that can be found again."""
     script = tmp_path / "guide.py"

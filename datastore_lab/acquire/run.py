@@ -315,6 +315,8 @@ class Run:
         def guarded() -> None:
             try:
                 work(*args)
+                if all(stream.ended.is_set() for stream in self._streams.values()):
+                    self._ending.set()  # every device is at its end, such as that of a file
             except BaseException as error:
                 fail(error)
 

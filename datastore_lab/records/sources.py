@@ -40,6 +40,9 @@ class Device(Protocol):
 
         Stat("stream", {"adc": ArrayInfo("<f8", (0, 16), ("time", "channel"), 0, None)},
              {"rate": 1000.0, "units": {"adc": "V"}})
+
+    A device that comes to an end may have a property ``finished``, true once its last block was read: a run
+    then goes on without it.
     """
 
     name: str
