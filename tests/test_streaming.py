@@ -294,6 +294,8 @@ writer.write(np.zeros(7))
         (dict(storage_format=[]), "one format"),
         (dict(storage_format="xls"), "xls"),
         (dict(compression="rar"), "rar"),
+        (dict(compression="gzip", storage_format="arrow"), r"a\.arrow"),
+        (dict(compression="gzip", compression_level=3, storage_format=["csv", "parquet"]), "gzip"),
         (dict(flush_interval="1 MB"), "1 MB"),
     ],
 )

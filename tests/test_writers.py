@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 import itertools
 import pathlib
 
@@ -26,7 +25,6 @@ from datastore_lab.acquire import (
     documents,
 )
 from datastore_lab.acquire.documents import descriptor_document, plain, start_document, stop_document
-from datastore_lab.acquire.storage import writer_options
 from datastore_lab.errors import AlreadyExists, EngineError, NotStorable, StreamError
 from datastore_lab.records import ArrayInfo, Block, Stat, Writer
 from datastore_lab.registry import WRITERS
@@ -569,13 +567,3 @@ def test_what_can_not_be_asked_for_is_refused_before_a_file_is_made(
     with pytest.raises(error, match=named):
         writer(tmp_path / path, **options)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_options_of_a_run_reach_each_writer_as_it_knows_them():
-    options = {"chunk_size": 512, "compression": "gzip", "compression_level": 3}
-    for kind, name in FILES.items():
-        writer = WRITERS.load(kind)
-        known = inspect.signature(writer).parameters
-        assert set(writer_options(kind, options)) <= set(known), (kind, name)
-    assert writer_options("hdf5", options) == options
-    assert writer_options("parquet", options) == {"row_group_rows": 512}

@@ -34,6 +34,7 @@ _HOMES = {
     "Alarm": "datastore_lab.acquire.alarms",
     "DocumentSink": "datastore_lab.acquire.events",
     "read_config": "datastore_lab.acquire.config",
+    "write_config": "datastore_lab.acquire.saying",
     "Cursor": "datastore_lab.acquire.cursor",
     "View": "datastore_lab.acquire.view",
     **dict.fromkeys(_DEVICES, "datastore_lab.acquire.devices"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from datastore_lab import dtypes, units
 from datastore_lab.records import ArrayInfo, Packing
@@ -87,29 +86,3 @@ def as_storage(
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-_ROWS = {"arrow": "batch_rows", "parquet": "row_group_rows"}
-_PACKED = ("hdf5", "zarr")
-
-
-def writer_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give, of what is said for all files of a run, what one kind of writer takes.
-
-    Parameters
-    ----------
-    kind : str
-        Name of the writer.
-    options : mapping
-        ``chunk_size`` (samples), ``compression``, ``compression_level``.
-
-    Examples
-    --------
-    >>> options = {"chunk_size": 1024, "compression": "gzip"}
-    >>> writer_options("arrow", options), writer_options("csv", options)
-    ({'batch_rows': 1024}, {})
-    """
-    if kind in _PACKED:
-        return dict(options)
-    rows = options.get("chunk_size")
-    return {_ROWS[kind]: rows} if kind in _ROWS and rows is not None else {}

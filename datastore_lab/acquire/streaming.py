@@ -15,8 +15,9 @@ import numpy as np
 from datastore_lab import units
 from datastore_lab.acquire import documents
 from datastore_lab.acquire.channels import ChannelConfig, CompressionType, StorageFormat
+from datastore_lab.acquire.options import share_out
 from datastore_lab.acquire.sampled import Sampled
-from datastore_lab.acquire.storage import as_storage, writer_options
+from datastore_lab.acquire.storage import as_storage
 from datastore_lab.acquire.store_writer import StoreWriter
 from datastore_lab.errors import StreamError
 from datastore_lab.records import Block
@@ -59,7 +60,7 @@ class StreamWriter:
     AlreadyExists
         If one of the files has such a stream already; then none was made or changed.
     ValueError
-        For channels, rates or sizes that make no sense.
+        For channels, rates or sizes that make no sense, or a compression that none of the formats has.
 
     Examples
     --------
@@ -191,11 +192,14 @@ class StreamWriter:
 
     def _open(self, options: Mapping[str, Any]) -> dict[Path, StoreWriter]:
         """Open all files; those that are there first, so that nothing is made beside a name that is taken."""
+        paths = sorted(self.paths, key=lambda path: not _is_there(path))
+        makers = [WRITERS.load(SUFFIXES[path.suffix.lower()]) for path in paths]
+        told = {name: value for name, value in options.items() if value is not None}
+        shares = share_out(told, [(str(path), make) for path, make in zip(paths, makers, strict=True)])
         opened: dict[Path, StoreWriter] = {}
         try:
-            for path in sorted(self.paths, key=lambda path: not _is_there(path)):
-                kind = SUFFIXES[path.suffix.lower()]
-                opened[path] = WRITERS.load(kind)(path, **writer_options(kind, options))
+            for path, make, share in zip(paths, makers, shares, strict=True):
+                opened[path] = make(path, **share)
                 opened[path].check([self._name])
             descriptor = documents.descriptor_document(self._name, self._sampled.spec, self._start)
             for writer in opened.values():
