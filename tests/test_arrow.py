@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import itertools
 import json
 import subprocess
@@ -28,6 +30,7 @@ from datastore_lab.errors import (
     ReadOnly,
 )
 from datastore_lab.records import ARRAY_ATTRIBUTES, ArrayInfo, Engine, Record, Stat
+from datastore_lab.streams import disk
 from datastore_lab.streams.ipc.write import IpcAppender
 from datastore_lab.streams.rows import StreamAppender
 from datastore_lab.testing import power, syscalls
@@ -566,3 +569,61 @@ def test_what_is_appended_later_never_changes_rows_that_wait(tmp_path, monkeypat
     assert np.array_equal(engine.read(("s",), "n"), np.arange(done))
     assert np.array_equal(engine.read(("s",), "x")[:, 7], np.arange(done))
     engine.close()
+
+
+@pytest.mark.parametrize("ends", ["closed", "abandoned", "killed"])
+def test_room_that_was_asked_for_ahead_goes_back(tmp_path, ends):
+    program = f"""
+import os, sys, numpy as np
+from datastore_lab.engines.arrow import ArrowEngine
+from datastore_lab.records import ArrayInfo, Stat
+engine = ArrowEngine(sys.argv[1])
+appender = engine.append(("s",), Stat("stream", {{"x": ArrayInfo("<i8", (0,), ("time",), 0, None)}}, {{}}))
+appender.extend({{"x": np.arange(2_500_000)}})
+appender.flush()
+{dict(closed="engine.close()", abandoned="appender.abandon()", killed="os._exit(0)")[ends]}
+"""
+    run = [sys.executable, "-c", program, str(tmp_path / "run.arrow")]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    engine = ArrowEngine(tmp_path / "run.arrow")
+    found = (tmp_path / "run.s.arrow").stat()
+    assert found.st_size > 20_000_000
+    assert found.st_blocks * 512 < found.st_size + 1_000_000
+    assert np.array_equal(engine.read(("s",), "x"), np.arange(2_500_000))
+    engine.close()
+
+
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_a_write_that_fails_anywhere_is_made_good_by_the_next_flush(tmp_path, monkeypatch, durability):
+    """Whichever write fails, half done, and whether memory was given back: no row is lost or doubled."""
+    monkeypatch.setattr(StreamAppender, "piece_bytes", 400_000)
+    monkeypatch.setattr(StreamAppender, "commit_bytes", 1_000_000)
+    whole, calls = disk.write_at, itertools.count()
+
+    def write_at(handle, buffer, at):
+        if next(calls) == failing:
+            whole(handle, memoryview(buffer).cast("B")[: memoryview(buffer).nbytes // 2], at)
+            raise OSError(errno.ENOSPC, "no room")
+        return whole(handle, buffer, at)
+
+    for failing in range(4, 30):
+        path, numbers = tmp_path / f"{failing}.arrow", np.arange(400_000)
+        engine = ArrowEngine(path, durability=durability)
+        appender = engine.append(("s",), spec_of({"x": np.arange(3)}))
+        calls = itertools.count()
+        monkeypatch.setattr(disk, "write_at", write_at)
+        for start in range(0, len(numbers), 35_000):
+            block = numbers[start : start + 35_000].copy()
+            steps = [functools.partial(appender.extend, {"x": block}), appender.flush]
+            for step in steps[: 1 + (start % 140_000 == 0)]:
+                try:
+                    step()
+                except EngineError:
+                    step()
+            block[:] = -1
+        monkeypatch.setattr(disk, "write_at", whole)
+        appender.close({})
+        assert np.array_equal(engine.read(("s",), "x"), numbers), failing
+        assert list(engine.verify()) == []
+        engine.close()

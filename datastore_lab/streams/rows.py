@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -61,7 +61,7 @@ class Memory:
 
 
 class StreamAppender(ABC):
-    """Rows wait until a few MB are together; they are written when more are, or a flush is asked for.
+    """Rows wait until a few MB are together; they are written when these are, or a flush is asked for.
 
     What was taken is kept in memory until it is on the disk for certain: a refused call is tried again by
     the next `flush` or `close`, with the same bytes at the same places, so that no row comes twice. Rows of
@@ -90,9 +90,11 @@ class StreamAppender(ABC):
         self.key, self.spec = key, spec
         self._path, self._release = path, release
         self._types = {name: dtypes.parse(info.dtype) for name, info in spec.arrays.items()}
-        self._batch = batch_rows(spec)
-        self._waiting: list[Rows] = []
-        self._bytes = self._count = 0
+        usual = max(1, self.piece_bytes // _row_bytes(self._types, spec))
+        self._batch = batch_rows(spec) or usual
+        self._begin_with = min(usual, self._batch)
+        self._stage: dict[str, NDArray[Any]] = {}
+        self._count = 0
         self._memory, self._in_use = Memory(), list[Rows]()
         self._held: list[Buffer] = []
         self._held_bytes = 0
@@ -118,35 +120,47 @@ class StreamAppender(ABC):
         with self._lock:
             if self.closed or self._last is not None:
                 raise EngineError(f"the stream {show(self.key)!r} is closed", key=self.key)
-            rows = self._fitting(block)
-            if not len(next(iter(rows.values()))):
+            rows, count = self._fitting(block)
+            if not count:
                 return
             if self._held_bytes >= self.commit_bytes:
                 self._guarded(self._sync)  # before they are taken: an error says that they were not
-            self._wait_with(rows)
-            if self._batch is not None and self._count >= self._batch:
-                self._put_waiting(whole=True)
-            elif self._batch is None and self._bytes >= self.piece_bytes:
+            self._take_in(rows, count)
+
+    def _fitting(self, block: Rows) -> tuple[Rows, int]:
+        given, count = dtypes.as_rows(self.key, block, self.spec.arrays)
+        rows = {
+            name: given[name] if given[name].dtype == dtype else dtypes.fit(given[name], dtype, name)
+            for name, dtype in self._types.items()
+        }
+        for name, array in rows.items():
+            check_text(name, array)
+        return rows, count
+
+    def _take_in(self, rows: Rows, count: int) -> None:
+        """Copy rows to where they wait; whenever there are enough, these are put."""
+        done = 0
+        while done < count:
+            room = self._room_for(count - done)
+            for name, array in rows.items():
+                self._stage[name][self._count : self._count + room] = array[done : done + room]
+            self._count, done = self._count + room, done + room
+            if self._count == self._batch:
                 self._put_waiting()
 
-    def _wait_with(self, rows: Rows) -> None:
-        self._waiting.append(rows)
-        self._bytes += sum(array.nbytes for array in rows.values())
-        self._count += len(next(iter(rows.values())))
-
-    def _fitting(self, block: Rows) -> Rows:
-        given, _count = dtypes.as_rows(self.key, block, self.spec.arrays)
-        own = {name: self._own(rows, name) for name, rows in given.items()}
-        for name, rows in own.items():
-            check_text(name, rows)
-        return {name: own[name] for name in self._types}
-
-    def _own(self, rows: NDArray[Any], name: str) -> NDArray[Any]:
-        if rows.dtype != self._types[name]:
-            return dtypes.fit(rows, self._types[name], name)
-        own = self._memory.take(rows.shape, self._types[name])
-        own[...] = rows
-        return own
+    def _room_for(self, count: int) -> int:
+        """Give how many of so many rows can be copied now; where they wait may become larger."""
+        length = len(next(iter(self._stage.values()), ()))
+        if self._count == length:
+            longer = min(self._batch, max(self._begin_with, 2 * length))
+            grown = {
+                name: self._memory.take((longer, *self.spec.arrays[name].shape[1:]), dtype)
+                for name, dtype in self._types.items()
+            }
+            for name, array in self._stage.items():
+                grown[name][: self._count] = array
+            self._stage, length = grown, longer
+        return min(count, length - self._count)
 
     def flush(self) -> None:
         if not self.mine:  # (before the lock, which another thread may have held at the fork)
@@ -187,7 +201,7 @@ class StreamAppender(ABC):
             if self.closed:
                 return
             self.closed = True
-            self._waiting, self._bytes, self._count = [], 0, 0
+            self._stage, self._count = {}, 0
             self._let_out()
             self.unsettled.discard(self)
             try:
@@ -207,21 +221,14 @@ class StreamAppender(ABC):
             if not self._ahead or self.closed:
                 self.unsettled.discard(self)
 
-    def _put_waiting(self, *, whole: bool = False) -> None:
-        """Put what waits; with `whole` the rows that fill no batch go on waiting."""
-        waiting, self._waiting, self._bytes, self._count = self._waiting, [], 0, 0
-        if not waiting:
+    def _put_waiting(self) -> None:
+        """Put what waits."""
+        stage, count = self._stage, self._count
+        if not count:
             return
-        joined = waiting[0]
-        if len(waiting) > 1:
-            joined = _joined(waiting, self._memory)
-            self._memory.give(waiting)
-        self._in_use.append(joined)  # (what is held may refer to them)
-        for piece in _pieces(joined, self.piece_bytes, self._batch):
-            if whole and len(next(iter(piece.values()))) < (self._batch or 0):
-                self._wait_with({name: rows.copy() for name, rows in piece.items()})
-            else:
-                self._put(piece)
+        self._stage, self._count = {}, 0
+        self._in_use.append(stage)  # (what is held may refer to them)
+        self._put({name: array[:count] for name, array in stage.items()})
 
     def _hold(self, raw: Buffer) -> None:
         """Keep bytes until they are on the disk for certain."""
@@ -279,29 +286,11 @@ def check_text(name: str, rows: NDArray[Any]) -> None:
         raise NotStorable(f"rows of {name!r} hold text with a lone surrogate", key=name)
 
 
-def _joined(waiting: list[Rows], memory: Memory) -> Rows:
-    joined = {}
-    for name, first in waiting[0].items():
-        lengths = [len(block[name]) for block in waiting]
-        # (concatenate would pack the fields of a structured type)
-        out = joined[name] = memory.take((sum(lengths), *first.shape[1:]), first.dtype)
-        for block, stop in zip(waiting, itertools.accumulate(lengths), strict=True):
-            out[stop - len(block[name]) : stop] = block[name]
-    return joined
+def _row_bytes(types: Mapping[str, np.dtype[Any]], spec: Stat) -> int:
+    """Give the bytes of one row of all arrays; of text of variable length what numpy keeps for it."""
+    return max(1, sum(types[name].itemsize * math.prod(info.shape[1:]) for name, info in spec.arrays.items()))
 
 
 def batch_rows(spec: Stat) -> int | None:
     """Give how many rows are to lie together, where whoever declared a stream has said so."""
     return next((info.chunks[0] for info in spec.arrays.values() if info.chunks), None)
-
-
-def _pieces(rows: Rows, nbytes: int, batch: int | None) -> Iterator[Rows]:
-    """Cut rows into pieces of about so many bytes, or of so many rows."""
-    count = len(next(iter(rows.values())))
-    each = max(1, sum(array.nbytes for array in rows.values()) // max(1, count))
-    step = batch or max(1, nbytes // each)
-    if count <= (batch or step + step // 2):
-        yield rows
-        return
-    for start in range(0, count, step):
-        yield {name: array[start : start + step] for name, array in rows.items()}

@@ -8,6 +8,7 @@ them as they are.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
@@ -108,6 +109,11 @@ class ArrowEngine(StreamsEngine):
 
     def _begin(self, path: str, key: Key, spec: Stat, release: Callable[[], None]) -> IpcAppender:
         return IpcAppender(path, key, spec, release, durable=self._durable)
+
+    def _recover(self, path: str) -> None:
+        """Give back the room beyond its end that a killed writer had asked for."""
+        with contextlib.suppress(OSError):  # (a file that can't be written has none)
+            os.truncate(path, os.path.getsize(path))  # noqa: PTH202
 
     def _nothing(self) -> tuple[type[LabError], ...]:
         return (NotOurs, Unfinished)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from datastore_lab import media
+from datastore_lab import linux, media
 from datastore_lab.integrity import BLOCK, LAYOUT, VERSION
 from datastore_lab.records import ARRAY_ATTRIBUTES, Stat
 from datastore_lab.streams import columns, disk
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from datastore_lab.keys import Key
+
+_MOST_ROOM = 1 << 26
+"""Bytes of the disk that a growing file has beyond its end, at most."""
 
 KIND, KEY, META = b"lab_kind", b"lab_key", b"lab_meta"
 
@@ -50,7 +53,8 @@ class IpcAppender(StreamAppender):
         super().__init__(path, key, spec, release)
         self._durable = durable
         self.schema = schema(key, spec)
-        self._number = self._at = self._end_at = self._written = 0
+        self._number = self._at = self._end_at = self._written = self._room = 0
+        self._first = b""
         self._footer: memoryview | None = None
         self._sink = sink.Sink()
         self._writer = pa.ipc.new_file(pa.PythonFile(self._sink, mode="w"), self.schema)
@@ -119,30 +123,44 @@ class IpcAppender(StreamAppender):
             return
         end = self._write_held()
         disk.write_at(self._handle, head.premark(self._at), end)
-        self._written = 0  # (whoever tries again writes all of it again: a sync that fails may have lost it)
+        if self._durable:
+            self._written = 0  # (whoever tries again writes all again: a sync that fails may have lost it)
         self._wait()
         self._ahead = True
-        disk.write_at(self._handle, memoryview(self._held[0])[: head.MARK], self._at)
+        disk.write_at(self._handle, self._first, self._at)
         disk.write_at(self._handle, head.mark(end), end)
         self._wait()
-        self._ahead, self._at = False, end
+        self._ahead, self._at, self._written = False, end, 0
         self._let_out()
 
     def _write_held(self) -> int:
         """Write what is held, and was not written yet, but for its first bytes; gives where it ends."""
-        for part in self._held[self._written :]:
-            first = self._written == 0
-            view = memoryview(part)[head.MARK :] if first else memoryview(part)
-            self._end_at = disk.write_at(self._handle, view, self._at + head.MARK if first else self._end_at)
+        if not self._written:
+            self._first, self._end_at = bytes(memoryview(self._held[0])[: head.MARK]), self._at + head.MARK
+        for index, part in enumerate(self._held[self._written :], self._written):
+            view = memoryview(part)[0 if index else head.MARK :]
+            self._ask_for_room(len(view))
+            self._end_at = disk.write_at(self._handle, view, self._end_at)
             self._written += 1
+        if not self._durable:  # what is written stays, without a sync that might say otherwise
+            self._held = [b""] * len(self._held)
+            self._memory.give(self._in_use)
+            self._in_use = []
         return self._end_at
+
+    def _ask_for_room(self, size: int) -> None:
+        """Have the file system find room for as much as there is already, which makes writing faster."""
+        end = self._end_at + size
+        if end > self._room:
+            self._room = end + min(end, _MOST_ROOM)
+            linux.reserve(self._handle, self._end_at, self._room - self._end_at, ahead=True)
 
     def _write_ahead(self) -> None:
         """Give the disk something to do meanwhile; it counts when it was written behind a mark and synced."""
         try:
             self._write_held()
-        except OSError:  # the next flush writes all of it again, and says what is the matter
-            self._written = 0
+        except OSError:  # the next flush goes on, and says what is the matter
+            self._written = 0 if self._durable else self._written
 
     def _undo(self) -> None:
         disk.write_at(self._handle, head.mark(self._at), self._at)
@@ -151,7 +169,8 @@ class IpcAppender(StreamAppender):
         if self._footer is None:
             self._footer = self._last_batch(meta)
         self._sync()
-        disk.write_at(self._handle, self._footer, self._at)
+        end = disk.write_at(self._handle, self._footer, self._at)
+        os.ftruncate(self._handle, end)  # what room is left goes back
         self._wait()
         self._release_file()
 

@@ -101,7 +101,7 @@ class TextAppender(StreamAppender):
     def forget(self) -> None:
         """Drop the rows that were not flushed."""
         with self._lock:
-            self._waiting, self._bytes = [], 0
+            self._stage, self._count = {}, 0
             self._let_out()
             self._back_to(self._said)
 
