@@ -512,13 +512,18 @@ def test_sweeping(place):
         ("return [open(os.devnull).close()]", r"files \(open\)"),
         ("return pathlib.Path(os.devnull).read_text()", r"files \(read_text\)"),
         ("return np.genfromtxt([]).size if x > 1 else 0", r"files \(numpy.genfromtxt\)"),
+        ("return urlopen('data:,1').read()", r"the network \(urlopen\)"),
+        ("return input() if x > 1 else 0", r"what is typed \(input\)"),
+        ("return len(str(uuid.uuid4()))", r"random numbers without a seed \(uuid.uuid4\)"),
+        ("return len(glob.glob('*.none'))", r"files \(glob.glob\)"),
         ("return helper()", r"the clock \(time.time in .*helper\)"),
         ("x.append(1)\n    return 1", r"changes its argument 'x' in place"),
     ],
 )
 def test_what_a_key_does_not_hold_is_warned_about_once(body, told):
     names = (
-        "import datetime, os, pathlib, random, time\nimport numpy as np\nfrom time import time as now\n"
+        "import datetime, glob, os, pathlib, random, time, uuid\nimport numpy as np\n"
+        "from time import time as now\nfrom urllib.request import urlopen\n"
         "def helper():\n    return time.time() > 0\n"
     )
     function = made(f"{names}def f(x):\n    {body}\n")

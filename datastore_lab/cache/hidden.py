@@ -27,11 +27,15 @@ _CLOCK = "the clock"
 _ENVIRONMENT = "the environment"
 _FILES = "files"
 _CHANCE = "random numbers without a seed"
+_NETWORK = "the network"
+_TYPED = "what is typed"
 
 _WAYS = {
     _CLOCK: "pass the time as an argument, or give results an age with ttl=",
     _ENVIRONMENT: "pass the value as an argument",
     _FILES: "pass the content, or a version= that changes with it, as an argument",
+    _NETWORK: "pass what was received as an argument, or give results an age with ttl=",
+    _TYPED: "pass it as an argument",
     _CHANCE: "pass a seed, and make a generator of it: numpy.random.default_rng(seed)",
 }
 
@@ -48,7 +52,18 @@ _READERS = {
         "read_table",
     },
     "xarray": {"open_dataset", "load_dataset", "open_dataarray", "open_datatree", "open_zarr"},
+    "h5py": {"File"},
+    "glob": {"glob", "iglob"},
+    "datastore_lab": {"open_store"},
 }  # fmt: skip
+_FETCHERS = {
+    "urllib": {"urlopen", "urlretrieve"},
+    "requests": {"get", "post", "put", "head", "request"},
+    "httpx": {"get", "post", "put", "head", "request", "stream"},
+    "socket": {"create_connection"},
+}
+_DICE = {"uuid": {"uuid1", "uuid4"}, "secrets": {"choice", "randbelow", "token_bytes", "token_hex"}}
+_BY_NAME = ((_FILES, _READERS), (_NETWORK, _FETCHERS), (_CHANCE, _DICE))
 _SEEDS = {"seed", "setstate", "set_state"}
 _CALLS = {"CALL", "CALL_KW"}
 
@@ -145,7 +160,9 @@ def _kind_of(obj: Any, rest: tuple[str, ...], *, bare: bool) -> str | None:
         return _ENVIRONMENT
     if obj is builtins.open or obj is io.open or obj is os.listdir:
         return _FILES
-    return _chance(obj, bare=bare) or _reader(obj)
+    if obj is builtins.input:
+        return _TYPED
+    return _chance(obj, bare=bare) or _by_name(obj)
 
 
 def _chance(obj: Any, *, bare: bool) -> str | None:
@@ -160,9 +177,10 @@ def _chance(obj: Any, *, bare: bool) -> str | None:
     return _CHANCE if is_fresh and bare else None
 
 
-def _reader(obj: Any) -> str | None:
+def _by_name(obj: Any) -> str | None:
     package = str(getattr(obj, "__module__", None) or "").partition(".")[0]
-    return _FILES if getattr(obj, "__name__", None) in _READERS.get(package, ()) else None
+    name = getattr(obj, "__name__", None)
+    return next((kind for kind, known in _BY_NAME if name in known.get(package, ())), None)
 
 
 def _told(chain: tuple[str, ...], space: Mapping[str, Any]) -> str:

@@ -16,6 +16,8 @@ _WAYS = {
     "files": "--file PATH lets their content count",
     "the clock": "--ttl 1h gives results an age",
     "the environment": "-V $NAME lets a value count",
+    "the network": "--ttl 1h gives results an age",
+    "what is typed": "read it in a cell of its own",
     "random numbers without a seed": "a seed makes them come again",
 }
 
@@ -35,7 +37,8 @@ def advice(text: str, named: Mapping[str, Any], space: Mapping[str, Any], reques
         The variables.
     request : Request
     """
-    settled = {"files": bool(request.wish.files), "the clock": request.ttl is not None}
+    aged = request.ttl is not None
+    settled = {"files": bool(request.wish.files), "the clock": aged, "the network": aged}
     for label, kind, name in hidden.reads({_OWN: _as_function(text, space), **named}):
         if not settled.get(kind) and not {name, name.rpartition(".")[2]} & {*request.wish.ignore}:
             where = "" if label == _OWN else f" in {label.removeprefix('__main__.')}"
