@@ -302,7 +302,7 @@ def test_named_inputs_count_and_settle_what_can_not_be_seen(shell, say):
         ("import time\ny = time.time()", "-x time", None),
         ("y = clock()", "", "reads the clock (time.time in clock)"),
         ("import os\ny = os.environ.get('HOME')", "", "reads the environment"),
-        ("y = input() if len('a') > 1 else 1", "", "reads what is typed (input): read it in a cell of its own"),
+        ("y = input() if len('a') > 1 else 1", "", "reads what is typed (input): read it in a cell"),
         (
             "import numpy as np\ny = np.random.default_rng().random()",
             "",
