@@ -39,6 +39,9 @@ LEVELS: Mapping[str, range] = {
 }
 """The levels of each compression."""
 
+AHEAD = (os.cpu_count() or 1) + 1
+"""So many chunks of an array may wait to be packed, or be packed, at a time."""
+
 _FAST = {"gzip": 1, "lz4": 1, "zstd": 1, "blosc": 1}
 _SHUFFLES = ("none", "byte", "bit")
 _LEAST = 4 << 10

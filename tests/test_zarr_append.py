@@ -1,6 +1,7 @@
 """Streams in Zarr: shards that zarr and xarray read, and that hold at every flush what they should."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -233,3 +234,23 @@ def test_what_repair_accepts_stays_a_shard(path):
     assert np.array_equal(engine.read(("s",), "v")[:4096], rows[:4096] + 1)
     engine.close()
     assert json.loads((path / "s" / "v" / "zarr.json").read_text())["codecs"] == before
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_memory_that_a_writer_takes(path, name):
+    """What the table of formats allows a writer of one channel, whatever the chunks come to."""
+    frames = np.random.default_rng(9).integers(0, 16, (16, 480, 640)).astype("u1")
+    engine = ZarrEngine(path, durability="process")
+    stream = engine.append(("s",), spec(Packing(name), v=frames))
+    stream.extend({"v": frames[:1]})
+    stream.flush()
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            stream.extend({"v": frames})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    stream.close({})
+    engine.close()
+    assert peak < 17 << 20

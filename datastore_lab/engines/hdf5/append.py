@@ -149,8 +149,8 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int, rate: Any, size: int | No
 class HDF5Appender:
     """Rows wait in memory and are written, all arrays equally long, at each flush.
 
-    Once 8 MB wait, they are flushed without being asked. A flush that fails leaves the file as it was and
-    keeps the rows, so that it can be tried again.
+    Once 8 MB wait, or 4 MB that are packed, they are flushed without being asked. A flush that fails
+    leaves the file as it was and keeps the rows, so that it can be tried again.
     """
 
     def __init__(
@@ -160,6 +160,8 @@ class HDF5Appender:
         self._like = dict(spec.arrays)
         self._columns = dict(columns)
         self._step = _step(spec, self._columns)
+        packed = any((info.packing or packing.PLAIN).compression != "none" for info in spec.arrays.values())
+        self._most = _WAITING // 2 if packed else _WAITING  # packing itself takes memory, too
         self._rows = self._flushed = self._bytes = 0
         self._known = "", spec
         self.growth = Growth(key, engine.url)
@@ -175,7 +177,7 @@ class HDF5Appender:
         with self._engine._lock:
             for start, stop in self._parts(count):
                 self._add({name: array[start:stop] for name, array in own.items()}, stop - start)
-                if self._bytes > _WAITING and failed is None:
+                if self._bytes > self._most and failed is None:
                     failed = self._try_to_flush()
         if failed is not None:
             raise failed

@@ -84,6 +84,7 @@ class Chunked:
         self._shape, self._packing, self._values = chunk, packing, values
         self._tail: NDArray[Any] | None = None
         self._ready: dict[int, Future[_Chunk]] = {}
+        self._running: deque[Future[_Chunk]] = deque()
         self._buffers: deque[NDArray[Any]] = deque()
         self._slot = self._usual = 0
 
@@ -105,8 +106,15 @@ class Chunked:
             self.rows += count
             rows = rows[count:]
             if at + count == self.each:
-                self._ready[self.rows // self.each - 1] = packs.begin(self._pack, self._tail)
+                self._ready[self.rows // self.each - 1] = self._begin(self._tail)
                 self._tail = None
+
+    def _begin(self, whole: NDArray[Any]) -> Future[_Chunk]:
+        """Begin to pack a chunk, when not too many are waiting for that: each takes memory."""
+        if len(self._running) >= packs.AHEAD:
+            self._running.popleft().exception()
+        self._running.append(packs.begin(self._pack, whole))
+        return self._running[-1]
 
     def write(self, dataset: Any, paged: PagedFile) -> Written:
         """Bring the file up to date with what was added."""
@@ -120,6 +128,7 @@ class Chunked:
         if self._packing.compression == "none":
             self._buffers.extend(chunk.result().packed for chunk in self._ready.values())
         self._ready.clear()
+        self._running.clear()
         self._slot, self._usual = state
         self.flushed = self.rows
 

@@ -83,7 +83,7 @@ def pack(raw: Any, values: tuple[int, ...]) -> Any:
     """Pack the bytes of a chunk."""
     out = np.empty(_HEAD + 2 * raw.nbytes + 1024, np.uint8)
     out[:_HEAD] = np.frombuffer(raw.nbytes.to_bytes(_HEAD, "little"), np.uint8)
-    return out[: _HEAD + _call(library().SZ_BufftoBuffCompress, out[_HEAD:], raw, values)]
+    return out[: _HEAD + _call(library().SZ_BufftoBuffCompress, out[_HEAD:], raw, values)].tobytes()
 
 
 def unpack(packed: Any, values: tuple[int, ...], size: int) -> Any:

@@ -119,6 +119,8 @@ class Sharded:
             self._rows += count
             rows = rows[count:]
             if at + count == self._shard.rows:
+                if len(self._begun) >= packs.AHEAD:  # each takes memory
+                    self._begun[-packs.AHEAD].exception()
                 self._begun.append(packs.begin(self._pack, self._tail))
                 self._tail = None
 
