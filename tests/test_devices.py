@@ -25,7 +25,7 @@ from datastore_lab.testing.devices import DeviceConformance, Faulty, check_descr
 class TestHostMonitor(DeviceConformance):
     @staticmethod
     def make():
-        return HostMonitor(rate=50)
+        return HostMonitor(rate=20)
 
 
 class TestCamera(DeviceConformance):
@@ -69,7 +69,7 @@ class TestPowerMeter(DeviceConformance):
         return SimulatedPowerMeter(SimulatedLaser(), rate=100)
 
 
-@pytest.mark.parametrize("make", [lambda: SimulatedDAQ(channels=1, rate=7.0), lambda: HostMonitor(rate=30)])
+@pytest.mark.parametrize("make", [lambda: SimulatedDAQ(channels=1, rate=7.0), lambda: HostMonitor(rate=20)])
 def test_a_sample_is_number_0_at_the_start(make):
     assert check_device(make(), seconds=0.3)[0].first == 0
 
