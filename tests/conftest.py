@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite("copies")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; some tests interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARES = {"tenth": 0.1, "all": 1.0}
 TABLE = ["| where | fault | cases | unreadable, lost, phantom or silently wrong |", "|---|---|---:|---:|"]

@@ -505,3 +505,13 @@ def test_a_damaged_scale_is_an_error_of_ours(tmp_path, monkeypatch):
     monkeypatch.setattr(dims, "h5o", types.SimpleNamespace(get_info=fail))
     with contextlib.closing(HDF5Engine(path, "r")) as engine, pytest.raises(LabError):
         engine.stat(())
+
+
+def test_large_arrays_begin_where_a_cache_line_does(path):
+    with contextlib.closing(HDF5Engine(path, "w")) as engine:
+        for number in range(5):
+            engine.write((f"small {number}",), Record("array", {"data": np.arange(3.0)}, {}, {}))
+            engine.write((f"large {number}",), Record("array", {"data": np.arange(20_000.0)}, {}, {}))
+        found = [engine.spans((f"large {number}",))["data"].offset for number in range(5)]
+    assert [offset % 64 for offset in found] == [0] * 5
+    assert path.stat().st_size < 5 * 160_000 + 50_000

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from datastore_lab.engines.hdf5.disk import Disk
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ALIGNED = {"alignment_threshold": 64 << 10, "alignment_interval": 64}
+"""Large arrays begin where a line of the processor's cache does: those that are mapped are read faster so."""
+
 MODES = ("r", "r+", "a", "w", "x")
 
 
@@ -108,7 +111,7 @@ def open_file(paged: PagedFile, path: str, mode: str) -> h5py.File:
     file = None
     try:
         new = {"track_order": True, "fs_strategy": "none"} if mode == "w" else {}
-        file = h5py.File(paged, mode, libver=FORMAT, **new)
+        file = h5py.File(paged, mode, libver=FORMAT, **_ALIGNED, **new)
         root = file["/"].id  # may be what is damaged
         references.know(root, paged)
         layout = attrs.get(root, integrity.VERSION)
