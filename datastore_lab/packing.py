@@ -52,7 +52,7 @@ _ZSTD_SIZES = (0, 2, 4, 8)
 
 
 def check(packing: Packing, can: tuple[str, ...], who: str, *, shards: bool = False) -> Packing:
-    """Refuse what can't be done, and fill in what was left open.
+    """Refuse what can't be done, and fill in the level if it was left open.
 
     Parameters
     ----------
@@ -63,11 +63,6 @@ def check(packing: Packing, can: tuple[str, ...], who: str, *, shards: bool = Fa
         Who can do these, for the message.
     shards : bool, default False
         Whether several chunks can share a file.
-
-    Returns
-    -------
-    Packing
-        With a level, unless nothing is compressed.
 
     Raises
     ------
@@ -92,12 +87,16 @@ def check(packing: Packing, can: tuple[str, ...], who: str, *, shards: bool = Fa
         raise NotStorable(f"the bits of items are shuffled by blosc only, not with {name}", key=who)
     if shuffle == "byte" and name in {"none", "szip"}:
         raise NotStorable(f"shuffling bytes gains nothing with {name}; choose another compression", key=who)
-    for what, size in {"chunk": chunk, "shard": shard}.items():
-        if size is not None and (not _is_count(size) or size < _LEAST):
-            raise NotStorable(f"a {what} of {size!r} bytes is too small: {_LEAST} at least", key=who)
+    _check_sizes({"chunk": chunk, "shard": shard}, who)
     if shard is not None and not shards:
         raise NotStorable(f"{who} has no shards: all chunks lie in one file; leave shard out", key=who)
     return packing._replace(level=level or _FAST.get(name))
+
+
+def _check_sizes(sizes: Mapping[str, int | None], who: str) -> None:
+    for what, size in sizes.items():
+        if size is not None and (not _is_count(size) or size < _LEAST):
+            raise NotStorable(f"a {what} of {size!r} bytes is too small: {_LEAST} at least", key=who)
 
 
 def _is_count(value: object) -> bool:

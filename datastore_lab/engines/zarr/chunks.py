@@ -16,6 +16,7 @@ from datastore_lab.engines.zarr.meta import METADATA, ArrayDoc, to_json
 from datastore_lab.engines.zarr.seals import digest
 from datastore_lab.engines.zarr.types import to_stored
 from datastore_lab.errors import Corrupt, NotStorable
+from datastore_lab.packing import zstd_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -247,7 +248,7 @@ def _decode(raw: bytes, doc: ArrayDoc, out: NDArray[Any]) -> None:
         _decode_text(_unpack_text(raw) if doc.packing == "zstd" else bytes(view), out)
         return
     if doc.packing == "zstd":
-        if (size := frame_size(raw)) not in {None, out.nbytes}:
+        if (size := zstd_size(raw)) not in {None, out.nbytes}:
             raise ValueError(f"it holds {size} bytes, not {out.nbytes}")
         _zstd().decode(raw, out=out.reshape(-1).view(np.uint8))
     else:
@@ -260,7 +261,7 @@ def _decode(raw: bytes, doc: ArrayDoc, out: NDArray[Any]) -> None:
 
 def _unpack_text(raw: bytes) -> bytes:
     """Unpack text of variable length, of which only the frame says how much it is."""
-    size = frame_size(raw)
+    size = zstd_size(raw)
     if size is None or size > max(_CHEAP, _RATIO * len(raw)):
         raise ValueError(f"it claims to unpack to {size} bytes, which no text of {len(raw)} bytes does")
     return bytes(_zstd().decode(raw))
@@ -272,16 +273,3 @@ def _decode_text(raw: bytes, out: NDArray[Any]) -> None:
     if len(raw) < 4 or int.from_bytes(raw[:4], "little") != out.size:
         raise ValueError("it holds another number of texts")
     out[...] = VLenUTF8().decode(raw).reshape(out.shape)
-
-
-def frame_size(raw: bytes) -> int | None:
-    """Give the size that a zstd frame claims to unpack to, None if it does not say (RFC 8878, 3.1.1.1)."""
-    if len(raw) < 6 or raw[:4] != b"\x28\xb5\x2f\xfd":
-        raise ValueError("it is no zstd frame")
-    descriptor = raw[4]
-    single, width = descriptor >> 5 & 1, (0, 2, 4, 8)[descriptor >> 6]
-    width = width or single
-    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    if not width:
-        return None
-    return int.from_bytes(raw[start : start + width], "little") + (256 if width == 2 else 0)

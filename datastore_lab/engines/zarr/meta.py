@@ -310,6 +310,7 @@ def _parse_array(doc: Mapping[str, Any], name: str) -> ArrayDoc:
     shard = None if stored is None else shards.parse(doc["codecs"], chunks, stored.itemsize)
     codecs = doc["codecs"] if shard is None else doc["codecs"][0]["configuration"]["codecs"][:1]
     packing, endian, known = _read_codecs(codecs, stored)
+    packing = packing if shard is None else shards.PACKING
     prefix, separator = _key_encoding(doc["chunk_key_encoding"])
     simple = bool(
         known and stored is not None and grid["name"] == "regular" and not doc.get("storage_transformers")
@@ -327,18 +328,7 @@ def _parse_array(doc: Mapping[str, Any], name: str) -> ArrayDoc:
     defaults = default_dims(name, ndim)
     dims = tuple(str(given or default) for given, default in zip(names, defaults, strict=False))
     return ArrayDoc(
-        dtype,
-        stored,
-        shape,
-        chunks,
-        dims,
-        packing if shard is None else shards.PACKING,
-        endian,
-        prefix,
-        separator,
-        attributes,
-        simple,
-        shard,
+        dtype, stored, shape, chunks, dims, packing, endian, prefix, separator, attributes, simple, shard
     )
 
 
