@@ -31,6 +31,8 @@ _HOMES = {
     "Design": "datastore_lab.experiment",
     "Storage": "datastore_lab.experiment",
     "StorageWriter": "datastore_lab.experiment",
+    "storage_to_hdf5": "datastore_lab.experiment",
+    "storage_to_zarr": "datastore_lab.experiment",
     "storage_to_zip": "datastore_lab.experiment",
     "zip_to_storage": "datastore_lab.experiment",
     "write_bundle": "datastore_lab.bundles",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from datastore_lab import __version__
-from datastore_lab.cli import checking, choosing, looking, moving, others
+from datastore_lab.cli import checking, choosing, looking, moving, others, studies
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -43,6 +43,12 @@ _FORMATS = """Compare what the formats can do. With any of --kind to --safety, r
 what speaks for and against it. With --measure, data of your own is written in every format before, to see
 how fast and how small each is on this computer; what is written is removed again."""
 
+_ARCHIVE = """Pack the folder of an experiment into a ZIP archive, FOLDER.zip if no other is given: every file
+once under its own path, read again before it counts. With --restore, unpack one into a new folder."""
+
+_CONSOLIDATE = """Bring participants, tasks and trials into one HDF5 file, FOLDER.hdf5 if no other is given,
+or into Zarr. Done again, only tasks with new trials are read; what else is in the file stays."""
+
 _VERIFY = """Read everything, and list what is not as it was written: every flipped bit is found. Problems are
 listed as they are found. Nothing is changed."""
 
@@ -67,7 +73,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"datastore-lab {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_ls, _info, _verify, _repair, _recover, _compact, _copy, _convert, _export, _formats, _tour):
+    kept = (_ls, _info, _verify, _repair, _recover, _compact, _copy, _convert, _export)
+    for add in (*kept, _archive, _consolidate, _formats, _tour):
         add(commands)
     return parser
 
@@ -193,6 +200,30 @@ def _export(commands: _Commands) -> None:
     )
     export.add_argument("--overwrite", action="store_true", help="replace files that are there")
     _quiet(export)
+
+
+def _archive(commands: _Commands) -> None:
+    archive = _command(
+        commands, "archive", "pack the folder of an experiment, or unpack it", studies.archive, _ARCHIVE
+    )
+    archive.add_argument("path", help="the folder; with --restore the archive")
+    archive.add_argument("target", nargs="?", help="the archive; with --restore the new folder")
+    archive.add_argument("--restore", action="store_true", help="unpack")
+    _quiet(archive)
+
+
+def _consolidate(commands: _Commands) -> None:
+    consolidate = _command(
+        commands,
+        "consolidate",
+        "bring the folder of an experiment into one file",
+        studies.consolidate,
+        _CONSOLIDATE,
+    )
+    consolidate.add_argument("path", help="the folder")
+    consolidate.add_argument("target", nargs="?", help="a file, or a folder that ends in .zarr")
+    consolidate.add_argument("--zarr", action="store_true", help="into a folder of Zarr")
+    _quiet(consolidate)
 
 
 def _formats(commands: _Commands) -> None:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from datastore_lab.engines.trials.arrays import Held
     from datastore_lab.keys import Key
+    from datastore_lab.records import ArrayInfo
 
 DATA = "data"
 _MOST = 4
-_TYPE = "lab_dtype"
+_TYPE = b"lab_dtype"
 
 
 class _Open(NamedTuple):
@@ -50,15 +51,19 @@ class Datasets:
         ------
         Corrupt
         """
+        from h5py import h5a
+
         one = self._at(path)
         if one.state is None:
             return one.file.read_dataset(name, selection)  # type: ignore[no-any-return]
         try:
             dataset = one.file[name]
-            if _TYPE not in dataset.attrs:
+            if not h5a.exists(dataset.id, _TYPE):
                 return _values(dataset, selection)
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise Corrupt(f"{name!r} in {path!r} can't be read: {error}", key=path) from error
+            raise Corrupt(
+                f"{name!r} in {path!r} can't be read: {error}; restore it from a copy", key=path
+            ) from error
         return self._engine(path).file.read_dataset(name, selection)  # type: ignore[no-any-return]
 
     def _at(self, path: str) -> _Open:
@@ -113,6 +118,12 @@ def _plain(path: str, state: tuple[int, ...]) -> _Open:
     return _Open(file, state, file.close)
 
 
+def described(held: Held) -> ArrayInfo:
+    """Describe an array as its row says it is."""
+    assert held.dtype is not None
+    return describe(held.dtype, held.shape, default_dims(DATA, len(held.shape)), None)
+
+
 class HeldDataset:
     """The array of one trial, as its row says it is."""
 
@@ -123,9 +134,7 @@ class HeldDataset:
 
     def stat(self) -> Stat:
         """Describe the array; the file is not opened for it."""
-        shape = self._held.shape
-        dims = default_dims(DATA, len(shape))
-        return Stat(ARRAYS, {DATA: describe(self._dtype, shape, dims, None)}, {})
+        return Stat(ARRAYS, {DATA: described(self._held)}, {})
 
     def read(self, name: str, selection: Selection = ()) -> NDArray[Any]:
         """Copy a part of the array; of rows in order only about 1 MB more than these are read."""

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from datastore_lab import media
 from datastore_lab.engines.trials import hdf5
 from datastore_lab.engines.trials.arrays import HDF5, Held, make_folder, said
-from datastore_lab.engines.trials.datasets import Datasets, HeldDataset
+from datastore_lab.engines.trials.datasets import DATA, Datasets, HeldDataset, described
 from datastore_lab.engines.trials.npy import NpyFile
 from datastore_lab.engines.trials.task import SUMS, TABLE, TaskAppender
 from datastore_lab.errors import AlreadyExists, BadKey, Corrupt, EngineError, Foreign, NotFound, ReadOnly
 from datastore_lab.keys import Key, check, show
 from datastore_lab.locks import FileLock
-from datastore_lab.records import Stat, Traits
+from datastore_lab.records import ArrayInfo, Stat, Traits
 from datastore_lab.streams import disk
 from datastore_lab.streams.names import LOCK
 from datastore_lab.streams.text import sidecar
@@ -140,6 +140,33 @@ class TrialsEngine(TextEngine):
             lock.release()
             raise
 
+    def tasks(self) -> list[Key]:
+        """List the tasks, also those of another program."""
+        return [key for key, path in self._named() if key and self._stands(path)]
+
+    def arrays_of(self, key: Key) -> dict[str, dict[str, ArrayInfo]]:
+        """Describe the arrays of all trials of a task, by name and number; of ours without opening any."""
+        with self._lock:
+            found: dict[str, dict[str, ArrayInfo]] = {}
+            for number, one in enumerate(self._held(check(key)) or ()):
+                for name, held in one.items():
+                    place = (*key, name, str(number))
+                    info = self.stat(place).arrays[DATA] if held.dtype is None else described(held)
+                    found.setdefault(name, {})[str(number)] = info
+            if self._held(key) is None:
+                for name in self._arrays(key):
+                    trials = self._trials(key, name)
+                    found[name] = {trial: self.stat((*key, name, trial)).arrays[DATA] for trial in trials}
+        return found
+
+    def foreign_files(self, key: Key) -> list[str]:
+        """Tell apart the files with arrays of a task that another program made; none of one of ours."""
+        if self._held(check(key)) is not None:
+            return []
+        places = [self._folder(key) / f"{media.escape_file(name)}{HDF5}" for name in self._arrays(key)]
+        found = [(place.name, place.stat()) for place in places if place.is_file()]
+        return [f"{name}:{one.st_size}:{one.st_mtime_ns}" for name, one in found]
+
     def drop_task(self, key: Key) -> None:
         """Remove a task with all its trials: at any moment all of it is there, or nothing."""
         if not self._writable:
@@ -221,13 +248,15 @@ class TrialsEngine(TextEngine):
         return tuple(media.unescape_file(part) or part for part in inside)
 
     def _paths(self, tail: str | None = None) -> list[str]:
-        found = []
+        return sorted(self._below(self._path, tail))
+
+    def _below(self, place: Path, tail: str | None = None) -> Iterator[str]:
+        """Yield the paths of the tables in a folder and below it, or those whose locks are there."""
         ends = {TABLE + tail for tail in self.tails} if tail is None else {TABLE + LOCK}
-        for folder, folders, files in os.walk(self._path):
+        for folder, folders, files in os.walk(place):
             folders[:] = [name for name in folders if not name.startswith(".")]  # (no key has such a name)
             if ends.intersection(files):
-                found.append(os.path.join(folder, TABLE))  # noqa: PTH118
-        return sorted(found)
+                yield os.path.join(folder, TABLE)  # noqa: PTH118
 
     def _remove_all(self) -> None:
         """Remove tables and arrays of trials, and nothing else."""
@@ -251,14 +280,27 @@ class TrialsEngine(TextEngine):
     def _recover_all(self) -> None:
         """Nothing: a task is looked after when it is gone on with."""
 
-    def _named(self) -> list[tuple[Key, str]]:
-        return sorted((self._key_of(path), path) for path in self._paths())
+    def _named(self, prefix: Key = ()) -> list[tuple[Key, str]]:
+        try:
+            folder = self._folder(prefix)
+        except BadKey:  # (no folder has such a name)
+            return []
+        way = [folder, *folder.parents][: len(prefix)]
+        if any(place.is_symlink() for place in way):  # it may lead out of the experiment
+            return []
+        return sorted((self._key_of(path), path) for path in self._below(folder))
 
     def _listed(self, prefix: Key = (), wanted: Callable[[Key], bool] = lambda key: True) -> Iterator[Key]:
-        for key in super()._listed(prefix[:-2] if len(prefix) > 2 and not self._is_task(prefix) else prefix):
+        tasks = [key for key, path in self._named(prefix) if self._holds(key, path)]
+        if prefix not in tasks:  # it may be an array of a task, or one of its trials
+            above = [prefix[:-depth] for depth in (1, 2) if len(prefix) > depth]
+            tasks += [key for key in above if self._is_task(key) and self._holds(key, self._path_of(key))]
+        for key in tasks:
             if key[: len(prefix)] == prefix and wanted(key):
                 yield key
             for array in self._arrays(key):
+                if prefix[len(key) : len(key) + 1] not in {(), (array,)}:
+                    continue
                 for trial in self._trials(key, array):
                     below = (*key, array, trial)
                     if below[: len(prefix)] == prefix and wanted(below):
@@ -315,8 +357,7 @@ class TrialsEngine(TextEngine):
         held, folder = self._held(tuple(task)), self._folder(tuple(task))
         together = folder / f"{media.escape_file(array)}{HDF5}"
         if held is None:
-            there = trial in self._trials(tuple(task), array)
-            return hdf5.Dataset(str(together), trial, key) if there else None
+            return _foreign(together, trial, key)
         number = int(trial) if trial.isdecimal() and trial == str(int(trial)) else len(held)
         if number >= len(held) or array not in held[number]:
             return None
@@ -335,6 +376,16 @@ class TrialsEngine(TextEngine):
         with self._lock:
             if self._datasets is not None:
                 self._datasets.close()
+
+
+def _foreign(path: Path, trial: str, key: Key) -> StreamFile | None:
+    """Open a dataset of another program, if there is one: whatever its name, it lies in the root."""
+    if "/" in trial or trial in {".", ".."} or path.is_symlink() or not path.is_file():
+        return None
+    try:
+        return hdf5.Dataset(str(path), trial, key)
+    except NotFound:
+        return None
 
 
 def _filled(folder: Path) -> bool:
