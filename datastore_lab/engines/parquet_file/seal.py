@@ -9,16 +9,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datastore_lab import integrity, media
-from datastore_lab.engines.parquet_file.carry import carried, pack
+from datastore_lab.engines.parquet_file.carry import carried, coding, pack
+from datastore_lab.engines.parquet_file.merge import Groups
 from datastore_lab.errors import EngineError
 from datastore_lab.integrity import LAYOUT, SEAL, SUMS, VERSION, RunningSums
-from datastore_lab.streams import columns, disk
+from datastore_lab.streams import disk
 from datastore_lab.streams.ipc.write import BATCH
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from datastore_lab.records import Stat
     from datastore_lab.streams.ipc.read import IpcFile
 
@@ -28,6 +30,9 @@ SUM_AT = re.compile(rb"lab_sum\x18\x10([0-9a-f]{16})")
 
 _GROUP_BYTES, _COLUMN_BYTES = 2_000_000, 64_000
 """Of a row group, which is read as a whole where a few rows are wanted; and of each column, at least."""
+
+_GROUP_ROWS, _MOST_BYTES = 65_536, 8_000_000
+"""Of narrow rows: a group has as many as this, unless it were too many bytes."""
 
 _TEMPORARY = "-seal"
 
@@ -74,7 +79,7 @@ class SummingFile(io.RawIOBase):
             os.fsync(self._handle)
 
     def release(self) -> None:
-        """Let go of the file; Arrow closes what it has written to before it is whole."""
+        """Let go of the file."""
         os.close(self._handle)
 
 
@@ -103,26 +108,37 @@ def _write(spool: IpcFile, file: SummingFile) -> None:
     stat = spool.stat()
     fields = [spool.schema.field(name) for name in stat.arrays]
     schema = pa.schema([carried(field) for field in fields])
-    texts = [field.name for field in fields if pa.types.is_string(field.type)]
-    with pa.PythonFile(file, mode="w") as sink:
-        writer = pq.ParquetWriter(
-            sink, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True, version="2.6"
-        )
-        each = sum(info.nbytes for info in stat.arrays.values()) // max(spool.rows, 1)
-        usual = max(1, max(_GROUP_BYTES, _COLUMN_BYTES * len(fields)) // max(each, 1))
-        step = int(spool.metadata.get(BATCH, usual))
-        for start in range(0, spool.rows, step):
-            made = [
-                pack(
-                    columns.to_column(spool.read(field.name, (slice(start, start + step),)), field.type), kind
-                )
-                for field, kind in zip(fields, schema.types, strict=True)
-            ]
-            writer.write_batch(pa.RecordBatch.from_arrays(made, schema=schema), row_group_size=step)
-        before = file.tell()
-        writer.add_key_value_metadata(_metadata(spool.key, stat, file.hold()))
-        writer.close()
-        _sign(file, before)
+    step = int(spool.metadata.get(BATCH, _group_rows(stat, spool.rows)))
+    made = Groups(schema, {"write_page_checksum": True, "version": "2.6", **coding(fields, schema)})
+    for body in made.bodies(_groups(spool, schema, step)):
+        file.write(body)
+    before = file.tell()
+    file.write(made.footer(_metadata(spool.key, stat, file.hold())))
+    _sign(file, before)
+
+
+def _groups(spool: IpcFile, schema: Any, step: int) -> Iterator[Any]:
+    """Yield the rows of a spool, so many at a time, in the form that they have in Parquet."""
+    waiting: list[Any] = []
+    lacking = step
+    for batch in spool.batches():
+        made = [pack(*pair) for pair in zip(batch.columns, schema.types, strict=True)]
+        rest = pa.RecordBatch.from_arrays(made, schema=schema)
+        while rest.num_rows:
+            waiting.append(rest.slice(0, lacking))
+            rest = rest.slice(lacking)
+            lacking -= waiting[-1].num_rows
+            if not lacking:
+                yield pa.Table.from_batches(waiting)
+                waiting, lacking = [], step
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _group_rows(stat: Stat, rows: int) -> int:
+    each = max(1, sum(info.nbytes for info in stat.arrays.values()) // max(rows, 1))
+    least = max(_GROUP_BYTES, _COLUMN_BYTES * len(stat.arrays)) // each
+    return max(1, least, min(_GROUP_ROWS, _MOST_BYTES // each))
 
 
 def _metadata(key: Any, stat: Stat, sums: list[int]) -> dict[str, str]:
@@ -147,7 +163,7 @@ def _sign(file: SummingFile, before: int) -> None:
     held = file.held or bytearray()
     place = SUM_AT.search(held)
     if place is None or int.from_bytes(held[-8:-4], "little") + 8 != len(held):
-        raise EngineError(f"Arrow has written a footer at {before} that can't be signed", key=before)
+        raise EngineError(f"the footer at {before} can't be signed", key=before)
     held[place.start(1) : place.end(1)] = footer_sum(bytes(held), place.span(1))
 
 

@@ -6,9 +6,11 @@ is handed to Arrow, or taken for a value, before its sum was checked.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -212,15 +214,37 @@ class IpcFile:
         batch, field = self._batches[piece], self.schema.field(index)
         first = sum(columns.buffers(self.schema.field(before).type) for before in range(index))
         places = batch.buffers[first : first + columns.buffers(field.type)]
-        try:
+        with self._readable(field.name):
             made = columns.rebuild(
                 field.type, batch.rows, start, stop, places, lambda a, b: self._bytes(batch, a, b)
             )
+        return columns.from_column(made, field)
+
+    def batches(self) -> Iterator[Any]:
+        """Read one batch with rows after the other, each once, as a record batch of Arrow."""
+        for batch in self._batches:
+            if batch.rows:
+                yield pa.RecordBatch.from_arrays(self._whole(batch), schema=self.schema)
+
+    def _whole(self, batch: _Batch) -> list[Any]:
+        raw, places = self._bytes(batch, 0, batch.body), iter(batch.buffers)
+        made = []
+        for field in self.schema:
+            own = tuple(itertools.islice(places, columns.buffers(field.type)))
+            with self._readable(field.name):
+                made.append(
+                    columns.rebuild(field.type, batch.rows, 0, batch.rows, own, lambda a, b: raw[a:b])
+                )
+        return made
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except (pa.ArrowException, ValueError, IndexError) as error:
             if isinstance(error, LabError):
                 raise
-            raise Corrupt(f"{field.name!r} in {self.path!r} is damaged: {error}", key=self.key) from error
-        return columns.from_column(made, field)
+            raise Corrupt(f"{name!r} in {self.path!r} is damaged: {error}", key=self.key) from error
 
     def _bytes(self, batch: _Batch, start: int, stop: int) -> memoryview:
         """Read a range of a batch's body, having checked the blocks that it touches."""
