@@ -1,5 +1,6 @@
 """Folder stores after crashes and on disks that refuse: beside what is tried on all engines."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,37 @@ def test_what_crash_points_leave_is_read_by_other_programs(scratch, engine, else
             count += 1
         shutil.rmtree(state.folder)
     assert count > 30
+
+
+@BOTH
+def test_a_crash_while_what_was_just_begun_is_moved(scratch, engine, elsewhere):
+    """What lies in a new folder leaves it before that is put in place: all of it happens, or nothing."""
+    (scratch / "live").mkdir()
+    with record(scratch / "live") as trace:
+        live = engine(scratch / "live" / "s", "w")
+        trace.acknowledge()
+        seen = [snapshot(live)]
+        live.write(("old",), Record("array", {"data": np.arange(3)}, {}, {}))
+        trace.acknowledge()
+        seen.append(snapshot(live))
+        with live.transaction():
+            for name in ("a", "b"):
+                live.write(("g", "h", name), Record("array", {"data": np.arange(5)}, {}, {}))
+            live.move(("g", "h", "a"), ("a",))
+            live.move(("old",), ("g", "old"))
+            live.move(("g", "h"), ("k",))
+        trace.acknowledge()
+        seen.append(snapshot(live))
+        live.close()
+    found = []
+    for state in crash_states(trace, scratch / "states", share=1.0, seed=11):
+        if (state.folder / "s").exists():
+            with contextlib.closing(engine(state.folder / "s", "a")) as again:
+                found.append(seen.index(snapshot(again)))
+            assert state.least - 1 <= found[-1] <= max(state.most - 1, 0)
+            elsewhere(state.folder / "s")
+        shutil.rmtree(state.folder)
+    assert set(found) == {0, 1, 2}
 
 
 @BOTH

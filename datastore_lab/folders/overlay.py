@@ -123,9 +123,9 @@ class Overlay:
                 if os.path.lexists(origin) and not (child and os.path.isfile(child.backing)):
                     take(origin)
                 if child is not None:
-                    puts.append(
-                        (child.backing if _inside(child.backing, stage) else take(child.backing), goal)
-                    )
+                    # what lies in a staged folder has to leave it before that is put in place
+                    staged = os.path.dirname(child.backing) == stage
+                    puts.append((child.backing if staged else take(child.backing), goal))
                     visit(child, goal)
 
         visit(self._top, self._top.backing)
@@ -148,7 +148,3 @@ class Overlay:
                 self._set(entry, part, child)
             entry = child
         return entry
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path.startswith(folder + os.sep)

@@ -261,6 +261,24 @@ class Changes(Suite):
         assert set(engine.keys()) == {("a",), ("new",)}
         assert engine.stat(("a",)).meta == {"x": 1}
 
+    @pytest.mark.parametrize("there", [False, True])
+    def test_what_was_begun_in_a_transaction_moves_in_it(self, engine: Any, *, there: bool) -> None:
+        if there:
+            engine.write(("g", "z"), record(v=[0]))
+        with engine.transaction():
+            for name in ("a", "b", "c"):
+                engine.write(("g", "h", name), record(v=[ord(name)]))
+            engine.move(("g", "h", "a"), ("a",))
+            engine.move(("g", "h", "b"), ("a", "deep", "b"))
+            engine.write(("g", "h", "a"), record(v=[1]))
+            engine.move(("g", "h"), ("k",))
+            engine.delete(("k", "c"))
+        keys = {("a",), ("a", "deep", "b"), ("k", "a")} | ({("g", "z")} if there else set())
+        assert set(engine.keys()) == keys
+        found = [engine.read(key, "v").tolist() for key in (("a",), ("a", "deep", "b"), ("k", "a"))]
+        assert found == [[ord("a")], [ord("b")], [1]]
+        assert not list(engine.verify())
+
     def test_an_exception_undoes_everything(self, engine: Any) -> None:
         engine.write(("a",), Record("x", {"v": np.arange(3)}, {"m": [1]}, {"v": ("t",)}))
         engine.write(("a", "b"), record(v=[2]))
