@@ -431,7 +431,8 @@ def attack(record, seed):
     except LabError:
         return 0
     if isinstance(found, (pd.DataFrame, pd.Series, xr.Dataset, xr.DataArray)):
-        assert found.sizes if isinstance(found, (xr.Dataset, xr.DataArray)) else found.shape is not None
+        shape = found.sizes.values() if isinstance(found, (xr.Dataset, xr.DataArray)) else found.shape
+        assert all(isinstance(size, int) for size in shape)
     return 1
 
 
