@@ -95,7 +95,7 @@ def _settle(folder: Path, touch: int) -> None:
         path = folder / "touch"
         chunk = bytes(1 << 20)
         with path.open("wb") as file:
-            for _ in range(int(1.3 * touch) >> 20):
+            for _ in range(3 * touch >> 20):
                 file.write(chunk)
         path.unlink()
     os.sync()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,11 +16,11 @@ T = TypeVar("T")
 _THREADS = min(os.cpu_count() or 1, 4)
 
 
-def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
-    """Do some work on each item, in threads, and give the results in the order of the items.
+def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
+    """Do some work on each item, in threads, and yield the results in the order of the items.
 
-    A checksum or a compressor keeps one core busy, copying to the file system another. Items are taken only
-    when there is a thread for them soon, so that they may be large.
+    A checksum or a compressor keeps one core busy, and copying to the file system, which is the caller's
+    part, another. Items are taken only when there is a thread for them soon, so that they may be large.
 
     Parameters
     ----------
@@ -30,19 +30,18 @@ def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
     Examples
     --------
-    >>> side_by_side(abs, [-1, 2, -3])
+    >>> list(side_by_side(abs, [-1, 2, -3]))
     [1, 2, 3]
     """
-    done: list[T] = []
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(_THREADS, "write") as pool:
         try:
             for item in items:
                 if len(waiting) > _THREADS:
-                    done.append(waiting.popleft().result())
+                    yield waiting.popleft().result()
                 waiting.append(begin(pool, work, item))
-            done.extend(one.result() for one in waiting)
+            while waiting:
+                yield waiting.popleft().result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return done

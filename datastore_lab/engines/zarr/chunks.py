@@ -162,14 +162,12 @@ def encode(array: NDArray[Any], doc: ArrayDoc, put: Callable[..., None], each: E
     str
         Digest of the metadata.
     """
-
-    def put_chunk(chunk: tuple[str, NDArray[Any]]) -> int:
-        name, piece = chunk
-        buffers = pack(piece, doc.packing)
-        put(name, *buffers)
-        return sum_of(doc.packing, buffers)
-
-    document = doc.with_sums(list(each(put_chunk, pieces(to_stored(array, doc), doc)))).document()
+    sums = []
+    cut = pieces(to_stored(array, doc), doc)
+    for name, buffers in each(lambda chunk: (chunk[0], pack(chunk[1], doc.packing)), cut):
+        put(name, *buffers)  # (in one thread: pages of memory that another takes are colder, and slower)
+        sums.append(sum_of(doc.packing, buffers))
+    document = doc.with_sums(sums).document()
     put(METADATA, to_json(document))
     return digest(document)
 
