@@ -16,7 +16,7 @@ T = TypeVar("T")
 _THREADS = min(os.cpu_count() or 1, 4)
 
 
-def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
+def side_by_side(work: Callable[[A], T], items: Iterable[A], threads: int = _THREADS) -> Iterator[T]:
     """Do some work on each item, in threads, and yield the results in the order of the items.
 
     A checksum or a compressor keeps one core busy, and copying to the file system, which is the caller's
@@ -27,6 +27,8 @@ def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
     work : callable
         What it raises is raised here, and what has not begun by then is left out.
     items : iterable
+    threads : int
+        One for what keeps up with the caller; by default one for each core, up to four.
 
     Examples
     --------
@@ -34,10 +36,10 @@ def side_by_side(work: Callable[[A], T], items: Iterable[A]) -> Iterator[T]:
     [1, 2, 3]
     """
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(_THREADS, "write") as pool:
+    with ThreadPoolExecutor(threads, "write") as pool:
         try:
             for item in items:
-                if len(waiting) > _THREADS:
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
                 waiting.append(begin(pool, work, item))
             while waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,10 @@ class Changes(Documents):
         def put(name: str, *buffers: Any) -> None:
             self.log.write(os.path.join(folder, name), *buffers)
 
-        return chunking.encode(array, doc, put, map if array.nbytes <= chunking.WHOLE else side_by_side)
+        if array.nbytes <= chunking.WHOLE:
+            return chunking.encode(array, doc, put)
+        summed = functools.partial(side_by_side, threads=1)  # faster than any disk
+        return chunking.encode(array, doc, put, side_by_side if doc.packing == "zstd" else summed)
 
     def _replace(self, key: Key, parts: Parts, plan: RecordPlan) -> None:
         """Stage a record in place of another, whose children stay; it may be damaged."""
