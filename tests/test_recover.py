@@ -223,6 +223,14 @@ def test_what_was_flushed_before_a_kill_is_there_afterwards(tmp_path, name):
     assert recover(path) == (str(path), (), (), None)
 
 
+def test_neighbours_with_a_longer_name_are_none_of_its_files(tmp_path):
+    path = tmp_path / "a.h5"
+    for name in ("a.h5-journal", "a.camera.h5", "ab.h5", "a2.h5", "a.h5-shm"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "a.h5-empty").touch()
+    assert recovering._beside(path) == {"a.h5-journal", "a.camera.h5"}
+
+
 def test_the_spool_of_a_parquet_file_is_named(tmp_path):
     path = tmp_path / "a.parquet"
     stopped(path, OURS)

@@ -106,8 +106,13 @@ def _beside(place: Path) -> set[str]:
 
     Left out is what says nothing by being there: SQLite's shared memory, which readers leave, too.
     """
-    near = (found for found in place.parent.glob("*") if found.name.startswith(place.stem) and found != place)
-    return {found.name for found in near if found.stat().st_size and not found.name.endswith("-shm")}
+    named = (place.name, f"{place.stem}.")
+    found = set()
+    for near in place.parent.iterdir():
+        if near.name.startswith(named) and near != place and not near.name.endswith("-shm"):
+            with contextlib.suppress(FileNotFoundError):  # others may be at work beside it
+                found |= {near.name} if near.stat().st_size else set()
+    return found
 
 
 def _salvaged(engine: Salvages, place: Path) -> tuple[str | None, str | None]:
